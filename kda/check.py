@@ -1,0 +1,133 @@
+"""`kda check`: make the plan, hand (kernel, laws) to judges, write each result as it comes, say what was found."""
+
+import fnmatch
+import json
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from implementations import SHIPPED
+from kda.say import Talker
+from properties.case import DTYPES
+from properties.laws import LAWS
+from properties.profiles import PROFILES
+from properties.targets import Target
+
+PACKAGES = ("numpy", "hypothesis", "torch", "triton")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be checked and how."""
+
+    targets: tuple[str, ...]
+    laws: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    profile: str
+    seed: int
+    jobs: int
+    out: Path
+    device: str
+    array: str
+    timeout: float
+    command: str
+
+    @staticmethod
+    def make(targets: tuple[str, ...], *, laws: tuple[str, ...], dtypes: tuple[str, ...], profile: str, seed: int,
+             jobs: int | None, out: Path, device: str, array: str, timeout: float | None, command: str) -> "Plan":  # fmt: skip
+        """Check the arguments; nothing of the targets is imported."""
+        names = targets or tuple(SHIPPED)
+        for name in names:
+            Target.parse(name)
+        chosen = tuple(name for name in LAWS if any(fnmatch.fnmatch(name, glob) for glob in laws))
+        if not chosen:
+            raise ValueError(f"--law: no law matches {', '.join(laws)}; `kda list` names them all")
+        slow = profile in ("gpu", "nightly")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if device == "cuda" and jobs is None:
+            jobs = 1
+        return Plan(names, chosen, dtypes or DTYPES, profile, seed, jobs or cores, out, device, array,
+                    timeout or (300.0 if slow or device == "cuda" else 20.0), command)  # fmt: skip
+
+
+def run(plan: Plan) -> int:
+    """Carry the plan out; returns the exit status."""
+    plan.out.mkdir(parents=True, exist_ok=True)
+    path = plan.out / "results.jsonl"
+    talker = Talker(plan)
+    with path.open("w") as file:
+        _write(file, header(plan))
+        try:
+            for lines in _judged(plan):
+                for line in lines:
+                    _write(file, line)
+                    talker.hear(line)
+        except KeyboardInterrupt:
+            talker.interrupted(path)
+            return 130
+    return talker.conclude(path)
+
+
+def header(plan: Plan) -> dict[str, Any]:
+    """The result file's first line: what ran where."""
+    return {
+        "schema": 1, "kind": "run", "run": f"{int(time.time())}-{os.getpid()}", "command": plan.command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "profile": plan.profile, "seed": plan.seed,
+        "device": plan.device, "device_name": device_name(plan.device),
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
+    }  # fmt: skip
+
+
+def installed(name: str) -> str:
+    """Version of a package, or "not installed"."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def device_name(device: str) -> str:
+    """Name of the CPU or of the GPU."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU found"
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _judged(plan: Plan) -> Iterator[list[dict[str, Any]]]:
+    """Result lines in the order in which they are ready; (kernel, law) pairs are shared out among the judges."""
+    from properties.judge import close, judge_law, prepare
+
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(plan.jobs, mp_context=context, initializer=prepare, initargs=(plan,))
+    try:
+        waiting: set[Future[list[dict[str, Any]]]] = set()
+        for target in plan.targets:
+            waiting |= {pool.submit(judge_law, target, name) for name in plan.laws}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        for _ in range(plan.jobs):
+            pool.submit(close)
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write(file: Any, line: dict[str, Any]) -> None:
+    file.write(json.dumps(line, allow_nan=False) + "\n")
+    file.flush()

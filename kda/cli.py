@@ -1,0 +1,152 @@
+"""The console script `kda`: options and exit statuses; the work is done elsewhere and imported when needed."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+PROFILE_NAMES = ("smoke", "dev", "ci", "gpu", "nightly")
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
+
+
+def main() -> None:
+    """Run the command line; ends the process with status 0, 1 or 2."""
+    cli(prog_name="kda")
+
+
+def fail(message: str) -> None:
+    """Say in one paragraph what is wrong with the arguments or the target, and end with status 2."""
+    click.echo(f"kda: {message}", err=True)
+    sys.exit(2)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="kda-verify", message="%(version)s")
+def cli() -> None:
+    """Verify and time Kimi Delta Attention (KDA) kernels.
+
+    \b
+    kda check                              every shipped kernel
+    kda check my_kernel.py:my_kernel       your own
+    kda new my_kernel                      a starter file that already passes
+    """
+
+
+def _judging_options(command: Any) -> Any:
+    for option in (
+        click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+        click.option("--array", type=click.Choice(["torch", "numpy"]), default="torch", show_default=True,
+                     help="Array library of the kernel, where its file has no HINTS."),
+        click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S",
+                     help="Seconds one call may take.  [default: 20; 300 for the profiles gpu and nightly]"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@click.option("--dtype", "dtypes", type=click.Choice(DTYPE_NAMES), multiple=True, help="Only this dtype; may be repeated.")
+@click.option("--profile", type=click.Choice(PROFILE_NAMES), default="dev", show_default=True)
+@click.option("--law", "laws", default=("*",), multiple=True, metavar="NAME", help="Only laws matching this glob.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), default=None, help="Judges at work side by side.  [default: cores]")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("kda-results"), show_default=True)
+@_judging_options
+def check(targets: tuple[str, ...], **options: Any) -> None:
+    """Verify kernels against the specification.
+
+    TARGET is a shipped name, path/to/file.py:function or package.module:function; none means all shipped kernels.
+    Exit status: 0 every law that applied holds, 1 falsified, 2 the target cannot be loaded, refuses everything, or the
+    arguments are wrong.
+
+    \b
+    kda check torch_chunked
+    kda check my_kernel.py:my_kernel --profile smoke --dtype bfloat16
+    kda check triton_chunked --device cuda --profile gpu
+    """
+    from kda.check import Plan, run
+
+    try:
+        plan = Plan.make(targets, command="kda " + shlex.join(sys.argv[1:]), **options)
+    except ValueError as error:
+        fail(str(error))
+    sys.exit(run(plan))
+
+
+@cli.command()
+@click.argument("case")
+@click.option("--kernel", "target", required=True, metavar="TARGET")
+@click.option("--law", "law_name", default=None, metavar="NAME", help="Only this law.  [default: all]")
+@_judging_options
+def replay(case: str, target: str, law_name: str | None, **options: Any) -> None:
+    """Run one failing case again, from its one-line text or from its file.
+
+    \b
+    kda replay "Case(T=17, gate='strong')" --kernel my_kernel.py:my_kernel
+    kda replay kda-results/falsified/my_kernel-output.case --kernel my_kernel.py:my_kernel
+    """
+    from kda.replay import run
+
+    try:
+        status = run(case, target, law_name, **options)
+    except ValueError as error:
+        fail(str(error))
+    sys.exit(status)
+
+
+@cli.command("list")
+def list_() -> None:
+    """List shipped kernels, laws and workloads, one line each.
+
+    \b
+    kda list
+    """
+    from kda.listing import show
+
+    show()
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Folder.  [default: here]")
+def new(name: str, out: Path) -> None:
+    """Write a starter kernel file that already passes.
+
+    \b
+    kda new my_kernel && kda check my_kernel.py:my_kernel
+    """
+    from kda.starter import write
+
+    try:
+        path = write(name, out)
+    except ValueError as error:
+        fail(str(error))
+    click.echo(f"wrote {path}; check it with: kda check {path}:{name}")
+
+
+@cli.command()
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("report"), show_default=True)
+def report(results: tuple[Path, ...], out: Path) -> None:
+    """Write the HTML, Markdown and CSV report from saved results; measures nothing.
+
+    RESULTS are folders or files written by `kda check` and `kda bench`.
+
+    \b
+    kda report
+    kda report kda-results reports/published/h100 --out report
+    """
+    try:
+        from reports import ReportError, build
+    except ImportError as error:
+        fail(f"the report needs pandas, jinja2 and matplotlib (pip install 'kda-verify[report]'): {error}")
+    try:
+        paths = build(list(results) or [Path("kda-results")], out)
+    except ReportError as error:
+        fail(str(error))
+    for path in paths:
+        click.echo(path)

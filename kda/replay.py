@@ -1,0 +1,38 @@
+"""`kda replay`: one case again, law by law."""
+
+from pathlib import Path
+
+import click
+
+from kda.say import describe
+from properties.calls import Kernel
+from properties.case import parse
+from properties.laws import LAWS
+from properties.process import Unloadable, Worker
+from properties.runner import Trial
+from properties.targets import Target
+
+
+def run(text: str, target: str, law_name: str | None, *, device: str, array: str, timeout: float | None) -> int:
+    """Judge the case by one law or by all; returns the exit status."""
+    if law_name is not None and law_name not in LAWS:
+        raise ValueError(f"--law: no law is called {law_name!r}; `kda list` names them all")
+    path = Path(text)
+    case = parse(path.read_text() if len(text) < 200 and "(" not in text and path.is_file() else text)
+    Target.parse(target)
+    broken = 0
+    with Worker(target, array=array, device=device, timeout=timeout or 20.0) as worker:
+        try:
+            worker.start()
+        except Unloadable as error:
+            raise ValueError(str(error)) from None
+        for law in [LAWS[law_name]] if law_name else LAWS.values():
+            adjusted = law.adjust(case)
+            status, judgement, message = Trial(Kernel(worker), law).verdict(adjusted)
+            units = "" if judgement is None else f" ({judgement.units:.3g} units)"
+            click.echo(f"{status:<14} {law.name}{units}")
+            if status not in ("pass", "refused"):
+                broken += 1
+                click.echo(describe({"sentence": law.sentence, "equation": law.equation, "message": message,
+                                     "case": repr(adjusted), "where": {} if judgement is None else judgement.where}))  # fmt: skip
+    return 1 if broken else 0

@@ -1,0 +1,152 @@
+"""How a worker turns the wire's arrays into a kernel's arrays and back: one adapter per array library."""
+
+from typing import Any
+
+import numpy as np
+
+GUARD = 64  # elements on each side of a guarded tensor: keeps 16-byte alignment for every dtype
+FILLERS = {"nan": float("nan"), "huge": 3e4}
+
+
+class Numpy:
+    """NumPy kernels; bfloat16 does not exist there and is refused."""
+
+    def make(self, x: np.ndarray, dtype: str, layout: str, filler: str | None) -> "Placed":
+        """One input, laid out as asked inside its own buffer."""
+        if dtype == "bfloat16":
+            raise NotImplementedError("NumPy has no bfloat16")
+        return Placed(self, x, dtype, layout, filler)
+
+    def empty(self, size: int, dtype: str, value: float) -> Any:
+        return np.full(size, value, np.int64 if dtype == "int64" else dtype)
+
+    def values(self, array: Any, what: str) -> tuple[np.ndarray, str]:
+        """A result as a NumPy array the wire can carry, and the name of its dtype."""
+        if not isinstance(array, np.ndarray):
+            raise TypeErrorInResult(f"{what} is a {type(array).__name__}, expected a NumPy array")
+        dtype = str(array.dtype)
+        return (array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)), dtype
+
+    def copy_in(self, view: Any, x: np.ndarray) -> None:
+        view[...] = x
+
+    def permute(self, view: Any, order: tuple[int, ...]) -> Any:
+        return view.transpose(order)
+
+    def bits(self, flat: Any) -> np.ndarray:
+        return flat.view(np.uint8).copy()
+
+    def overlap(self, a: Any, b: Any) -> bool:
+        return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
+
+    def gradients(self, *_: Any) -> dict[str, np.ndarray]:
+        return {}
+
+    def before(self, poison: bool) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def engine(self) -> list[str]:
+        return ["numpy"]
+
+
+class Torch:
+    """Torch kernels on a CPU or a GPU."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self.torch, self.device = torch, device
+
+    def make(self, x: np.ndarray, dtype: str, layout: str, filler: str | None) -> "Placed":
+        """One input, laid out as asked inside its own buffer."""
+        return Placed(self, x, dtype, layout, filler)
+
+    def empty(self, size: int, dtype: str, value: float) -> Any:
+        return self.torch.full((size,), value, dtype=getattr(self.torch, dtype), device=self.device)
+
+    def values(self, array: Any, what: str) -> tuple[np.ndarray, str]:
+        """A result as a NumPy array the wire can carry, and the name of its dtype."""
+        torch = self.torch
+        if not isinstance(array, torch.Tensor):
+            raise TypeErrorInResult(f"{what} is a {type(array).__name__}, expected a torch tensor")
+        dtype = str(array.dtype).removeprefix("torch.")
+        wide = array.detach().to("cpu")
+        return (wide if wide.dtype in (torch.float32, torch.float64) else wide.float()).numpy(), dtype
+
+    def copy_in(self, view: Any, x: np.ndarray) -> None:
+        view.copy_(self.torch.from_numpy(np.ascontiguousarray(x).copy()))
+
+    def permute(self, view: Any, order: tuple[int, ...]) -> Any:
+        return view.permute(order)
+
+    def bits(self, flat: Any) -> np.ndarray:
+        return flat.view(self.torch.uint8).cpu().numpy().copy()
+
+    def overlap(self, a: Any, b: Any) -> bool:
+        if not (isinstance(a, self.torch.Tensor) and isinstance(b, self.torch.Tensor)) or 0 in (a.numel(), b.numel()):
+            return False
+        return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+    def gradients(self, outputs: list[Any], cotangents: list[Any], inputs: dict[str, Any]) -> dict[str, Any]:
+        """Gradients of the sum of outputs times cotangents; empty where the kernel's output carries none."""
+        pairs = [(x, d) for x, d in zip(outputs, cotangents, strict=True) if x is not None and x.requires_grad]
+        if not pairs:
+            return {}
+        grads = self.torch.autograd.grad(
+            [x for x, _ in pairs], list(inputs.values()), [d for _, d in pairs], allow_unused=True
+        )
+        return dict(zip(inputs, grads, strict=True))
+
+    def before(self, poison: bool) -> None:
+        """Fill fresh memory with NaN during the call (torch does it in its deterministic mode)."""
+        self.torch.use_deterministic_algorithms(poison, warn_only=True)
+        self.torch.utils.deterministic.fill_uninitialized_memory = poison
+
+    def finish(self) -> None:
+        if self.device != "cpu":
+            self.torch.cuda.synchronize()
+
+    def engine(self) -> list[str]:
+        return [f"torch {self.device}"]
+
+
+class TypeErrorInResult(Exception):
+    """What a kernel returned is not what the contract promises."""
+
+
+class Placed:
+    """One input tensor inside a buffer whose every other element is known, so that stray writes show."""
+
+    def __init__(self, library: Any, x: np.ndarray, dtype: str, layout: str, filler: str | None) -> None:
+        self.library = library
+        step = 2 if layout == "strided" and x.ndim >= 3 else 1
+        swap = layout == "transposed" and x.ndim >= 3
+        order = (0, 2, 1, *range(3, x.ndim)) if swap else tuple(range(x.ndim))
+        stored = tuple(x.shape[i] for i in order[:-1]) + (x.shape[-1] * step,) if x.ndim else ()
+        size, guard = int(np.prod(stored, dtype=np.int64)), GUARD if filler and dtype != "int64" else 0
+        fill = FILLERS[filler] if filler and dtype != "int64" else (0.0 if step == 1 or dtype == "int64" else float("nan"))
+        self.flat = library.empty(size + 2 * guard, dtype, fill)
+        view = self.flat[guard : guard + size].reshape(stored)[..., ::step]
+        self.view = library.permute(view, order) if swap else view
+        library.copy_in(self.view, x)
+        self.before = library.bits(self.flat)
+        inside = np.zeros((size + 2 * guard, self.before.size // max(size + 2 * guard, 1)), bool)
+        inner = inside[guard : guard + size].reshape(*stored, -1) if size else inside
+        if size:
+            inner[..., ::step, :] = True
+        self.inside = inside.reshape(-1)
+
+    def changed(self) -> tuple[bool, bool]:
+        """Whether the tensor itself, and whether the memory around it, was written."""
+        different = self.library.bits(self.flat) != self.before
+        return bool(np.any(different & self.inside)), bool(np.any(different & ~self.inside))
+
+
+def adapter(array: str, device: str) -> Numpy | Torch:
+    """The adapter of an array library, by the name a kernel file's HINTS give."""
+    if array == "numpy":
+        return Numpy()
+    if array == "torch":
+        return Torch(device)
+    raise ValueError(f"array library: expected numpy or torch; got {array!r}")

@@ -1,0 +1,80 @@
+"""Error budgets: how far from the oracle an honest kernel may be, from oracle quantities only.
+
+For every token t, with W the written mass (`kda_spec.trace`; the size the state would have if nothing ever cancelled):
+
+    |o - o_true|_inf  <=  c u (scale |q_t|_2 max_v |W_t[:, v]|_2 + max_v |o_t[v]|) + floor
+
+and for a final state, per head:  |S - S_true|_inf <= c u max_v |W_T[:, v]|_2 + floor.  The error in *units* is the left
+side over the right one: above 1 falsifies. `docs/budgets.md` tells where the constants come from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kda_spec import Problem, Trace
+
+ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+# Multiples of the unit roundoff; see docs/budgets.md.
+OUTPUT = {"float32": 64.0, "bfloat16": 3.0, "float16": 3.0}
+STATE = {"float32": 64.0, "bfloat16": 3.0, "float16": 3.0}
+# Half the spacing of the numbers next to zero, where rounding is absolute.
+SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one result in budget units, and where the worst of them is."""
+
+    units: float
+    index: tuple[int, ...]
+    by_token: np.ndarray | None = None
+    got: float = 0.0
+    expected: float = 0.0
+
+
+def output_budget(problem: Problem, truth: Trace, dtype: str) -> np.ndarray:
+    """The budget of every token and value head, [B, T, HV]."""
+    read = abs(problem.scale_value) * truth.q_norm * truth.mass_norm
+    size = read + np.max(np.abs(truth.o), axis=-1, initial=0.0)
+    floor = SMALLEST["float32"] * (1 + abs(problem.scale_value) * truth.q_norm * _largest(truth)) + SMALLEST[dtype]
+    return OUTPUT[dtype] * ROUNDING[dtype] * size + floor
+
+
+def state_budget(problem: Problem, truth: Trace, dtype: str) -> np.ndarray:
+    """The budget of every sequence and value head, [N, HV]."""
+    column = np.max(np.sqrt(np.sum(truth.final_mass**2, axis=-2)), axis=-1, initial=0.0)
+    return STATE[dtype] * ROUNDING[dtype] * column + SMALLEST["float32"] * (1 + _largest(truth))
+
+
+def _largest(truth: Trace) -> float:
+    """The largest size any state had: what a denormal may have been multiplied with."""
+    return float(np.max(truth.mass_norm, initial=1.0))
+
+
+def output_errors(o: np.ndarray, problem: Problem, truth: Trace, dtype: str) -> Errors:
+    """Errors of o in budget units, token by token."""
+    return worst(o, truth.o, output_budget(problem, truth, dtype)[..., None])
+
+
+def state_errors(state: np.ndarray, problem: Problem, truth: Trace, dtype: str) -> Errors:
+    """Errors of the final state in budget units."""
+    return worst(state, truth.final_state, state_budget(problem, truth, dtype)[..., None, None])
+
+
+def worst(got: np.ndarray, expected: np.ndarray, budget: np.ndarray) -> Errors:
+    """The largest |got - expected| / budget; what is not finite counts as infinitely wrong."""
+    if got.size == 0:
+        return Errors(0.0, ())
+    with np.errstate(invalid="ignore", over="ignore"):
+        units = np.abs(got.astype(np.float64) - expected) / budget
+    units = np.where(np.isfinite(got), units, np.inf)
+    index = np.unravel_index(int(np.argmax(units)), units.shape)
+    by_token = units.max(axis=(0, 2, 3)) if units.ndim == 4 and got.shape[1] else None
+    return Errors(float(units[index]), tuple(int(i) for i in index), by_token, float(got[index]), float(expected[index]))
+
+
+def informative(problem: Problem, truth: Trace, dtype: str) -> bool:
+    """Whether the true output exceeds its budget eightfold somewhere: zeros would then be falsified."""
+    size = np.max(np.abs(truth.o), axis=-1, initial=0.0)
+    return bool(np.any(size > 8 * output_budget(problem, truth, dtype)))

@@ -1,0 +1,135 @@
+"""Evidence of a falsification: the case's line, the inputs of every call, and a script that needs nothing of this suite."""
+
+import contextlib
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+
+from properties.calls import Broke, Kernel, Refused
+from properties.case import parse
+from properties.laws import LAWS
+from properties.runner import Record
+from properties.targets import Target
+
+
+def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, device: str, array: str) -> None:
+    """Write `NAME.case`, `NAME.npz` and `NAME.py` under out/falsified, and put the commands into the record."""
+    folder = out / "falsified"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{record.kernel.replace('.', '-')}-{record.law}"
+    options = f" --law {record.law}" + (f" --device {device}" if device != "cpu" else "")
+    record.replay = f"kda replay {shlex.quote(str(record.case))} --kernel {shlex.quote(target)}{options}"
+    record.script = f"falsified/{stem}.py"
+    (folder / f"{stem}.case").write_text(f"{record.case}\n")
+    calls = _calls(kernel, record)
+    np.savez_compressed(folder / f"{stem}.npz", **{
+        f"{n}/{name}": x for n, call in enumerate(calls) for name, x in call["arrays"].items()})  # fmt: skip
+    settings = [{"keywords": call["keywords"], **call["how"]} for call in calls]
+    parsed = Target.parse(target)
+    where = str(Path(parsed.where).resolve()) if parsed.where.endswith(".py") else parsed.where
+    facts = {"stem": stem, "law": record.sentence, "equation": record.equation, "case": record.case,
+             "message": record.message or "", "where": where, "function": parsed.function, "device": device,
+             "array": array, "calls": json.dumps(settings)}  # fmt: skip
+    text = SCRIPT
+    for name, value in facts.items():
+        text = text.replace(f"@{name}@", str(value) if name in ("stem", "calls") else repr(str(value)))
+    (folder / f"{stem}.py").write_text(text)
+
+
+def _calls(kernel: Kernel, record: Record) -> list[dict]:  # type: ignore[type-arg]
+    """The messages of every call the law makes on the shrunk case."""
+    kernel.recorded = []
+    with contextlib.suppress(Refused, Broke):
+        LAWS[record.law].check(kernel, parse(str(record.case)))
+    calls, kernel.recorded = kernel.recorded, None
+    return calls
+
+
+SCRIPT = '''"""Stand-alone reproducer: needs NumPy, the kernel and its array library."""
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+
+LAW = @law@
+EQUATION = @equation@
+CASE = @case@
+FOUND = @message@
+KERNEL, FUNCTION, DEVICE, ARRAY = @where@, @function@, @device@, @array@
+CALLS = json.loads(r"""@calls@""")
+
+
+def load():
+    if not KERNEL.endswith(".py"):
+        return importlib.import_module(KERNEL)
+    spec = importlib.util.spec_from_file_location("kernel_under_test", KERNEL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def recurrence(q, k, v, g, beta, scale=None, initial_state=None, cu_seqlens=None, **_):
+    """S <- (I - beta k k^T) Diag(exp g) S + beta k v^T, then o = scale S^T q; float64."""
+    q, k, v, g, beta = (np.asarray(x, np.float64) for x in (q, k, v, g, beta))
+    (B, T, HV, V), H, K = v.shape, q.shape[2], q.shape[3]
+    cuts = [(b, 0, T) for b in range(B)] if cu_seqlens is None else [
+        (0, int(a), int(b)) for a, b in zip(cu_seqlens[:-1], cu_seqlens[1:])]
+    o = np.zeros((B, T, HV, V))
+    for n, (b, start, stop) in enumerate(cuts):
+        for hv in range(HV):
+            S = np.zeros((K, V)) if initial_state is None else np.array(initial_state[n, hv], np.float64)
+            for t in range(start, stop):
+                S = np.exp(g[b, t, hv])[:, None] * S
+                key = k[b, t, hv * H // HV]
+                S = S + beta[b, t, hv] * np.outer(key, v[b, t, hv] - S.T @ key)
+                o[b, t, hv] = (K**-0.5 if scale is None else scale) * S.T @ q[b, t, hv * H // HV]
+    return o
+
+
+def tensor(name, x, call):
+    dtype = {"initial_state": "float32", "cu_seqlens": "int64"}.get(
+        name, call["gate_dtype"] if name in ("g", "beta") else call["dtype"])
+    if ARRAY == "numpy":
+        return x.astype(dtype)
+    import torch
+
+    x = torch.from_numpy(x.copy()).to(DEVICE, getattr(torch, dtype))
+    return x.requires_grad_() if call.get("grad") and dtype != "int64" else x
+
+
+def main():
+    print(LAW, "|", EQUATION)
+    print(CASE)
+    print("found:", FOUND)
+    module = load()
+    kernel = getattr(module, FUNCTION)
+    global ARRAY
+    ARRAY = getattr(module, "HINTS", {}).get("array", ARRAY)
+    data = np.load(Path(__file__).with_suffix(".npz"))
+    before = None
+    for n, call in enumerate(CALLS):
+        arrays = {name.split("/")[1]: data[name] for name in data.files if name.split("/")[0] == str(n)}
+        inputs = {name: tensor(name, x, call) for name, x in arrays.items() if name not in ("do", "dstate")}
+        keywords = dict(call["keywords"], **{x: inputs.pop(x) for x in ("initial_state", "cu_seqlens") if x in inputs})
+        try:
+            o, state = kernel(*(inputs[x] for x in ("q", "k", "v", "g", "beta")), **keywords)
+        except Exception as error:
+            print(f"call {n}: {type(error).__name__}: {error}")
+            continue
+        o = o if isinstance(o, np.ndarray) else o.detach().float().cpu().numpy()
+        want = recurrence(**{x: y for x, y in arrays.items() if x not in ("do", "dstate")}, scale=keywords.get("scale"))
+        print(f"call {n}: largest |o - recurrence| {np.max(np.abs(o - want), initial=0):.6g}, largest |o| in the recurrence "
+              f"{np.max(np.abs(want), initial=0):.6g}, not finite {np.sum(~np.isfinite(o))}")
+        if before is not None and before.shape == o.shape:
+            print(f"        elements that differ from the call before: {np.sum(before != o)} of {o.size}")
+        before = o
+
+
+if __name__ == "__main__":
+    main()
+'''

@@ -1,0 +1,131 @@
+"""The judge's handle on a worker process: start it, ask it, lose it, start it again."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from properties import wire
+
+
+class Unloadable(Exception):
+    """The target cannot be loaded, or is no kernel; the message says why."""
+
+
+class Worker:
+    """One worker process for one target. `call` never raises for what the kernel does: it returns a status.
+
+    Args:
+        target: a TARGET as on the command line.
+        array: the array library to assume where the kernel's file gives no hint ("torch" or "numpy").
+        device: "cpu" or "cuda".
+        timeout: seconds a call may take before the worker is killed and the call counts as a timeout.
+    """
+
+    def __init__(self, target: str, *, array: str = "torch", device: str = "cpu", timeout: float = 30.0) -> None:
+        self.target, self.array, self.device, self.timeout = target, array, device, timeout
+        self.engine: list[str] = []
+        self.calls = self.restarts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._child = 0
+        self._log = tempfile.TemporaryFile()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The worker's reply, or a status of its own: "timeout" or "crash"."""
+        self.calls += 1
+        try:
+            if not self._child:
+                self.start()
+            wire.send(self._to, message)
+            reply = wire.receive(self._from, self.timeout)
+        except TimeoutError:
+            return self._lost_by_timeout()
+        except (OSError, ValueError) as error:
+            self.close()
+            return {"status": "crash", "error": f"the worker process broke off ({error})", "arrays": {}}
+        if reply is None:
+            self.close()
+            return {"status": "crash", "error": "the worker process vanished", "arrays": {}}
+        if reply["status"] == "died":
+            self._child = 0
+            return {"status": "crash", "error": f"the process died: {reply['error']}", "arrays": {}, "log": self._tail()}
+        return reply
+
+    def start(self) -> None:
+        """Start the process if need be, and wait until its child has loaded the kernel."""
+        if self._process is None:
+            self._spawn()
+        else:
+            self.restarts += 1
+        while True:
+            try:
+                hello = wire.receive(self._from, max(self.timeout, 120.0))
+            except TimeoutError:
+                self.close()
+                raise Unloadable(f"loading {self.target} took more than two minutes") from None
+            if hello is None:
+                tail = self._tail()
+                self.close()
+                raise Unloadable(f"the worker process for {self.target} ended before it was ready: {tail}")
+            if hello["status"] == "unloadable":
+                self.close()
+                raise Unloadable(f"{self.target} cannot be loaded: {hello['error']}")
+            if hello["status"] == "died":
+                self.close()
+                raise Unloadable(f"{self.target} cannot be loaded: importing it ended the process ({hello['error']})")
+            if hello["status"] == "ready":
+                self._child, self.engine = hello["pid"], hello["engine"]
+                return
+
+    def close(self) -> None:
+        """End the process and everything it started."""
+        process, self._process, self._child = self._process, None, 0
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(self._to)
+        os.close(self._from)
+
+    def _spawn(self) -> None:
+        requests, self._to = os.pipe()
+        self._from, replies = os.pipe()
+        arguments = [self.target, self.array, self.device, str(requests), str(replies)]
+        environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
+                           PYTHONUNBUFFERED="1")  # fmt: skip
+        if self.device == "cpu":
+            environment.setdefault("TRITON_INTERPRET", "1")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "properties.worker", *arguments],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            env=environment, pass_fds=(requests, replies), start_new_session=True,
+        )  # fmt: skip
+        os.close(requests)
+        os.close(replies)
+
+    def _lost_by_timeout(self) -> dict[str, Any]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._child, signal.SIGKILL)
+        self._child = 0
+        try:
+            reply = wire.receive(self._from, 5.0)
+            while reply is not None and reply["status"] != "died":
+                reply = wire.receive(self._from, 5.0)
+        except (TimeoutError, ValueError):
+            self.close()
+        return {"status": "timeout", "error": f"no answer within {self.timeout:g} s", "arrays": {}}
+
+    def _tail(self) -> str:
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - 800))
+        return " ".join(self._log.read().decode(errors="replace").split())[-400:]

@@ -1,0 +1,33 @@
+"""Profiles: how many cases, how large, how long."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one run spends.
+
+    Args:
+        examples: cases drawn for each law (the laws against the oracle get twice as many).
+        seconds: wall time a law may take before it stops drawing; it says how far it came.
+        shrink: seconds a law may spend on making a counterexample small.
+        longest: upper end of the lengths drawn.
+        widest: upper end of K and V.
+        target: whether the error in budget units guides the search.
+    """
+
+    examples: int
+    seconds: float
+    shrink: float
+    longest: int
+    widest: int
+    target: bool = False
+
+
+PROFILES = {
+    "smoke": Profile(examples=4, seconds=0.5, shrink=3, longest=70, widest=32),
+    "dev": Profile(examples=20, seconds=6, shrink=10, longest=200, widest=128),
+    "ci": Profile(examples=40, seconds=30, shrink=20, longest=200, widest=128),
+    "gpu": Profile(examples=40, seconds=30, shrink=20, longest=520, widest=256),
+    "nightly": Profile(examples=400, seconds=600, shrink=120, longest=1100, widest=256, target=True),
+}

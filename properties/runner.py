@@ -1,0 +1,216 @@
+"""Judging one kernel by one law: draw cases, count them, shrink what breaks, write a record."""
+
+import time
+import warnings
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings, target
+from hypothesis.errors import HypothesisWarning
+
+from properties.calls import Broke, Kernel, Refused
+from properties.case import Case
+from properties.law import Judgement, Law
+from properties.profiles import Profile
+from properties.shrink import indifferent, simplify
+from properties.strategies import cases
+
+REGIMES = ("gate", "key", "beta", "state", "dtype")
+
+
+class LawBroken(Exception):
+    """Raised inside a Hypothesis test where the law does not hold."""
+
+
+class _Enough(Exception):
+    """Raised to leave Hypothesis when the time of the profile is over."""
+
+
+@dataclass
+class Record:
+    """What became of one (kernel, law): one JSON line of the results."""
+
+    kernel: str
+    law: str
+    family: str
+    sentence: str
+    equation: str
+    status: str = "not-run"
+    tried: int = 0
+    refused: int = 0
+    informative: int = 0
+    worst: float | None = None
+    worst_case: str | None = None
+    case: str | None = None
+    irrelevant: list[str] = field(default_factory=list)
+    message: str | None = None
+    where: dict[str, int] = field(default_factory=dict)
+    units_by_token: list[float] | None = None
+    replay: str | None = None
+    script: str | None = None
+    reason: str | None = None
+    seconds: float = 0.0
+    seconds_to_failure: float | None = None
+    engine: list[str] = field(default_factory=list)
+    coverage: dict[str, dict[str, int]] = field(default_factory=dict)
+    units_by_regime: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "cpu"
+    profile: str = ""
+
+    def line(self) -> dict[str, Any]:
+        """The record as the result file holds it."""
+        return {"schema": 1, "kind": "law", **asdict(self)}
+
+
+class Trial:
+    """One law on one kernel: every judgement passes through here and is remembered by its case."""
+
+    def __init__(self, kernel: Kernel, law: Law) -> None:
+        self.kernel, self.law = kernel, law
+        self.verdicts: dict[Case, tuple[str, Judgement | None, str]] = {}
+        self.counts: Counter[str] = Counter()
+        self.coverage: dict[str, Counter[str]] = defaultdict(Counter)
+        self.by_regime: dict[str, float] = {}
+        self.worst: tuple[float, Case | None] = (0.0, None)
+
+    def verdict(self, case: Case) -> tuple[str, Judgement | None, str]:
+        """(status, judgement, message) of a case; asked once, then remembered."""
+        if case not in self.verdicts:
+            self.verdicts[case] = self._ask(case)
+        return self.verdicts[case]
+
+    def _ask(self, case: Case) -> tuple[str, Judgement | None, str]:
+        try:
+            judgement = self.law.check(self.kernel, case)
+        except Refused as refusal:
+            return "refused", None, str(refusal)
+        except Broke as broke:
+            return broke.status, None, broke.message
+        if not judgement.broken:
+            return "pass", judgement, ""
+        status = "non-finite" if self.law.name.endswith(("finite", "finite_output")) else "falsified"
+        if self.law.name == "inputs_are_unchanged":
+            status = "mutated-input"
+        if self.law.name == "the_same_call_gives_the_same_bits":
+            status = "nondeterministic"
+        return status, judgement, judgement.message
+
+    def count(self, case: Case) -> str:
+        """Judge a drawn case and count it; returns the status."""
+        status, judgement, message = self.verdict(case)
+        self.counts["tried"] += 1
+        if status == "refused":
+            self.counts["refused"] += 1
+            self.coverage["refusals"][message[:160]] += 1
+        if judgement is not None and judgement.informative:
+            self.counts["informative"] += 1
+            for regime in REGIMES:
+                name = str(getattr(case, regime))
+                self.coverage[regime][name] += 1
+                key = f"{regime}={name}"
+                self.by_regime[key] = max(self.by_regime.get(key, 0.0), min(judgement.units, 1e9))
+            if judgement.units > self.worst[0] or self.worst[1] is None:
+                self.worst = (judgement.units, case)
+        return status
+
+
+def examine(kernel: Kernel, law: Law, profile: Profile, *, dtypes: tuple[str, ...], seed_: int, name: str,
+            pinned: tuple[Case, ...] = ()) -> Record:  # fmt: skip
+    """Draw cases until one breaks the law or the profile is spent; shrink and describe what broke."""
+    trial, start = Trial(kernel, law), time.monotonic()
+    record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=kernel.worker.engine)
+    failing = next((c for c in map(law.adjust, pinned) if c.dtype in dtypes and _breaks(trial.count(c))), None)
+    found = time.monotonic() if failing else None
+    if failing is None:
+        failing, found = _search(trial, profile, dtypes, seed_, start)
+    if failing is not None:
+        record.seconds_to_failure = round((found or time.monotonic()) - start, 3)
+        _describe(record, trial, failing, profile)
+    _conclude(record, trial, broken=failing is not None)
+    record.seconds = round(time.monotonic() - start, 3)
+    return record
+
+
+def _breaks(status: str) -> bool:
+    return status not in ("pass", "refused")
+
+
+def _search(trial: Trial, profile: Profile, dtypes: tuple[str, ...], seed_: int, start: float
+            ) -> tuple[Case | None, float | None]:  # fmt: skip
+    """The smallest breaking case Hypothesis comes to, and when the first one was met."""
+    first: list[float] = []
+    smallest: list[Case] = []
+    examples = profile.examples * (2 if trial.law.family in ("oracle", "gradient") else 1)
+
+    @seed(seed_)
+    @settings(max_examples=examples, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
+              suppress_health_check=list(HealthCheck), phases=_phases(profile))  # fmt: skip
+    @given(cases(profile, dtypes))
+    def hold(drawn: Case) -> None:
+        case = trial.law.adjust(drawn)
+        if not first:
+            if time.monotonic() - start > profile.seconds:
+                raise _Enough
+            status = trial.count(case)
+        elif time.monotonic() - first[0] > profile.shrink and case not in trial.verdicts:
+            raise _Enough
+        else:
+            status = trial.verdict(case)[0]
+        if _breaks(status):
+            first.append(time.monotonic())
+            smallest.append(case)
+            raise LawBroken
+        judgement = trial.verdict(case)[1]
+        if profile.target and judgement is not None and np.isfinite(judgement.units):
+            target(judgement.units)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HypothesisWarning)
+            hold()
+    except (LawBroken, _Enough):
+        pass
+    except BaseExceptionGroup as group:
+        if group.split((LawBroken, _Enough))[1] is not None:
+            raise
+    return (smallest[-1], first[0]) if smallest else (None, None)
+
+
+def _phases(profile: Profile) -> tuple[Phase, ...]:
+    return (Phase.generate, Phase.target, Phase.shrink) if profile.target else (Phase.generate, Phase.shrink)
+
+
+def _describe(record: Record, trial: Trial, failing: Case, profile: Profile) -> None:
+    def still(case: Case) -> bool:
+        return trial.law.adjust(case) == case and _breaks(trial.verdict(case)[0])
+
+    deadline = time.monotonic() + profile.shrink
+    case = simplify(failing, still, deadline)
+    record.irrelevant = indifferent(case, still, deadline + profile.shrink / 2)
+    status, judgement, message = trial.verdict(case)
+    record.status, record.message, record.case = status, message, repr(case)
+    if judgement is not None:
+        record.where, record.units_by_token = judgement.where, judgement.by_token
+        record.worst, record.worst_case = float(min(judgement.units, 1e30)), repr(case)
+
+
+def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:
+    record.tried, record.refused = trial.counts["tried"], trial.counts["refused"]
+    record.informative = trial.counts["informative"]
+    record.coverage = {name: dict(sorted(counter.items())) for name, counter in trial.coverage.items()}
+    record.units_by_regime = dict(sorted(trial.by_regime.items()))
+    if broken:
+        return
+    record.worst = float(trial.worst[0])
+    record.worst_case = None if trial.worst[1] is None else repr(trial.worst[1])
+    if record.informative:
+        record.status = "pass"
+    elif record.refused and record.refused == record.tried:
+        record.status = "unsupported"
+        record.reason = max(trial.coverage["refusals"].items(), key=lambda item: item[1])[0]
+    else:
+        record.status = "not-run"
+        record.reason = f"none of {record.tried} examples was informative ({record.refused} were refused)"
