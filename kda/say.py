@@ -27,11 +27,17 @@ def describe(line: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
+def _console() -> Console:
+    """The terminal; plain output elsewhere, wide enough that no line is broken."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
 class Talker:
     """Hears every result line and speaks to the terminal, or in plain lines where there is none."""
 
     def __init__(self, plan: Any) -> None:
-        self.plan, self.console, self.lines = plan, Console(highlight=False), list[dict[str, Any]]()
+        self.plan, self.console, self.lines = plan, _console(), list[dict[str, Any]]()
         self.total = len(plan.targets) * len(plan.laws)
         self.progress = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
                                  TimeRemainingColumn(), console=self.console, transient=True)  # fmt: skip

@@ -112,6 +112,8 @@ def _output(reply: dict[str, Any], case: Case, problem: Problem, checked: bool, 
     if status == "refused":
         tally["refused"] += 1
         raise Refused(reply["error"])
+    if status == "harness":
+        raise RuntimeError(f"the suite could not lay the inputs out (a fault of the suite): {reply['traceback']}")
     if status != "ok":
         raise Broke(status, reply["error"] + (f"\n{reply['log']}" if reply.get("log") else ""))
     arrays = reply["arrays"]

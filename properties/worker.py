@@ -95,7 +95,12 @@ def _call(kernel: Any, library: Any, request: dict[str, Any]) -> dict[str, Any]:
     dtypes |= {"initial_state": "float32", "cu_seqlens": "int64", "do": how["dtype"], "dstate": "float32"}
     dtypes |= how.get("dtypes", {})
     layout, filler = how.get("layout", "contiguous"), how.get("guard")
-    placed = {name: library.make(x, dtypes[name], layout, filler) for name, x in arrays.items()}
+    try:
+        placed = {name: library.make(x, dtypes[name], layout, filler) for name, x in arrays.items()}
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        return {"status": "harness", "error": _one_line(error), "traceback": traceback.format_exc(limit=-6)}
     inputs = {name: placed[name].view for name in TENSORS if name in placed}
     if how.get("grad"):
         for x in inputs.values():
