@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,7 +18,7 @@ from implementations import SHIPPED
 from kda.say import Talker
 from properties.case import DTYPES
 from properties.laws import LAWS
-from properties.profiles import PROFILES
+from properties.runner import Record
 from properties.targets import Target
 
 PACKAGES = ("numpy", "hypothesis", "torch", "triton")
@@ -38,10 +39,12 @@ class Plan:
     array: str
     timeout: float
     command: str
+    if_available: bool = False
 
     @staticmethod
     def make(targets: tuple[str, ...], *, laws: tuple[str, ...], dtypes: tuple[str, ...], profile: str, seed: int,
-             jobs: int | None, out: Path, device: str, array: str, timeout: float | None, command: str) -> "Plan":  # fmt: skip
+             jobs: int | None, out: Path, device: str, array: str, timeout: float | None, command: str,
+             if_available: bool = False) -> "Plan":  # fmt: skip
         """Check the arguments; nothing of the targets is imported."""
         names = targets or tuple(SHIPPED)
         for name in names:
@@ -54,13 +57,15 @@ class Plan:
         if device == "cuda" and jobs is None:
             jobs = 1
         return Plan(names, chosen, dtypes or DTYPES, profile, seed, jobs or cores, out, device, array,
-                    timeout or (300.0 if slow or device == "cuda" else 20.0), command)  # fmt: skip
+                    timeout or (300.0 if slow or device == "cuda" else 20.0), command, if_available)  # fmt: skip
 
 
 def run(plan: Plan) -> int:
     """Carry the plan out; returns the exit status."""
     plan.out.mkdir(parents=True, exist_ok=True)
     path = plan.out / "results.jsonl"
+    if plan.device == "cuda" and (reason := no_gpu()):
+        return _without_gpu(plan, path, reason)
     talker = Talker(plan)
     with path.open("w") as file:
         _write(file, header(plan))
@@ -73,6 +78,28 @@ def run(plan: Plan) -> int:
             talker.interrupted(path)
             return 130
     return talker.conclude(path)
+
+
+def no_gpu() -> str:
+    """Why no GPU can be used, or ""."""
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed"
+    return "" if torch.cuda.is_available() else "torch finds no GPU"
+
+
+def _without_gpu(plan: Plan, path: Path, reason: str) -> int:
+    """Write every law as not run; an error unless the caller said that it is none."""
+    with path.open("w") as file:
+        _write(file, header(plan))
+        for target in plan.targets:
+            for law in (LAWS[name] for name in plan.laws):
+                record = Record(Target.parse(target).name, law.name, law.family, law.sentence, law.equation,
+                                reason=f"no GPU: {reason}", device="cuda", profile=plan.profile, seed=plan.seed)  # fmt: skip
+                _write(file, record.line())
+    print(f"kda: not run: --device cuda needs a GPU, and {reason}; {path} says so", file=sys.stderr)
+    return 0 if plan.if_available else 2
 
 
 def header(plan: Plan) -> dict[str, Any]:

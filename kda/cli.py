@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-PROFILE_NAMES = ("smoke", "dev", "ci", "gpu", "nightly")
+PROFILE_NAMES = ("smoke", "dev", "interpreter", "ci", "gpu", "nightly")
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 
 
@@ -55,6 +55,7 @@ def _judging_options(command: Any) -> Any:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Judges at work side by side.  [default: cores]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("kda-results"), show_default=True)
+@click.option("--if-available", is_flag=True, help="Where there is no GPU, write \"not-run\" and end with status 0.")
 @_judging_options
 def check(targets: tuple[str, ...], **options: Any) -> None:
     """Verify kernels against the specification.

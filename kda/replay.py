@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from kda.say import describe
 from properties.calls import Kernel
 from properties.case import parse
+from properties.describe import describe
 from properties.laws import LAWS
 from properties.process import Unloadable, Worker
 from properties.runner import Trial

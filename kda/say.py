@@ -8,23 +8,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-FALSIFIED = ("falsified", "crash", "timeout", "non-finite", "mutated-input", "nondeterministic")
+from properties.describe import FALSIFIED, describe
+
 SHOWN_WHOLE = 3  # counterexamples of one kernel that are printed whole; the others get a line each
-
-
-def describe(line: dict[str, Any]) -> str:
-    """A counterexample in words: the law, the case, the place, the error."""
-    text = [f"  law      {line['sentence']}", f"           {line['equation']}", f"  case     {line['case']}"]
-    if line.get("irrelevant"):
-        text.append(f"           does not matter: {', '.join(line['irrelevant'])}")
-    if line.get("where"):
-        text.append("  place    " + ", ".join(f"{name} {value}" for name, value in line["where"].items()))
-    text.append("  found    " + str(line["message"]).replace("\n", "\n           "))
-    if line.get("replay"):
-        text.append(f"  again    {line['replay']}")
-    if line.get("script"):
-        text.append(f"  script   {line['script']}")
-    return "\n".join(text)
 
 
 def _console() -> Console:

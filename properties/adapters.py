@@ -39,6 +39,9 @@ class Numpy:
     def overlap(self, a: Any, b: Any) -> bool:
         return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
 
+    def track(self, inputs: list[Any]) -> None:
+        raise NotImplementedError("NumPy kernels carry no gradients")
+
     def gradients(self, *_: Any) -> dict[str, np.ndarray]:
         return {}
 
@@ -87,6 +90,10 @@ class Torch:
         if not (isinstance(a, self.torch.Tensor) and isinstance(b, self.torch.Tensor)) or 0 in (a.numel(), b.numel()):
             return False
         return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+    def track(self, inputs: list[Any]) -> None:
+        for x in inputs:
+            x.requires_grad_(True)
 
     def gradients(self, outputs: list[Any], cotangents: list[Any], inputs: dict[str, Any]) -> dict[str, Any]:
         """Gradients of the sum of outputs times cotangents; empty where the kernel's output carries none."""

@@ -26,7 +26,8 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(examples=4, seconds=0.5, shrink=3, longest=70, widest=32),
-    "dev": Profile(examples=20, seconds=6, shrink=10, longest=200, widest=128),
+    "dev": Profile(examples=30, seconds=6, shrink=10, longest=200, widest=128),
+    "interpreter": Profile(examples=12, seconds=12, shrink=20, longest=70, widest=32),
     "ci": Profile(examples=40, seconds=30, shrink=20, longest=200, widest=128),
     "gpu": Profile(examples=40, seconds=30, shrink=20, longest=520, widest=256),
     "nightly": Profile(examples=400, seconds=600, shrink=120, longest=1100, widest=256, target=True),

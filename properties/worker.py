@@ -103,8 +103,7 @@ def _call(kernel: Any, library: Any, request: dict[str, Any]) -> dict[str, Any]:
         return {"status": "harness", "error": _one_line(error), "traceback": traceback.format_exc(limit=-6)}
     inputs = {name: placed[name].view for name in TENSORS if name in placed}
     if how.get("grad"):
-        for x in inputs.values():
-            x.requires_grad_(True)
+        library.track(list(inputs.values()))
     keywords = dict(request["keywords"])
     keywords |= {name: placed[name].view for name in ("initial_state", "cu_seqlens") if name in placed}
     library.before(bool(how.get("poison")))

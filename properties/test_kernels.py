@@ -1,0 +1,22 @@
+"""Every law on every kernel named on the command line: `pytest properties --kernel my_kernel.py:my_kernel`."""
+
+import pytest
+
+from properties.describe import FALSIFIED, describe
+from properties.calls import Kernel
+from properties.case import DTYPES
+from properties.laws import LAWS
+from properties.pinned import PINNED
+from properties.process import Worker
+from properties.profiles import PROFILES
+from properties.runner import examine
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=lambda law: law.name)
+def test_law(law, target: str, worker: Worker, request: pytest.FixtureRequest):
+    profile = PROFILES[request.config.getoption("--kda-profile")]
+    record = examine(Kernel(worker), law, profile, dtypes=DTYPES, seed_=0, name=target, pinned=PINNED)
+    if record.status in FALSIFIED:
+        pytest.fail(f"{target} breaks {law.name}\n{describe(record.line())}", pytrace=False)
+    if record.status != "pass":
+        pytest.skip(f"{record.status}: {record.reason}")
