@@ -1,9 +1,10 @@
 """The contract that every shipped kernel checks before it computes: refuse in a sentence, or be right.
 
-`kernel(q, k, v, g, beta, *, scale, initial_state, output_final_state, cu_seqlens) -> (o, final_state or None)`; works on
-the shapes and dtypes of NumPy arrays and torch tensors alike.
+`kernel(q, k, v, g, beta, *, scale, initial_state, output_final_state, cu_seqlens) -> (o, final_state or None)`; works
+on the shapes and dtypes of NumPy arrays and torch tensors alike.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
@@ -75,11 +76,13 @@ def dtype_name(x: Any) -> str:
 
 def _sequences(cu_seqlens: Any, B: int, T: int) -> int:
     if cu_seqlens.ndim != 1 or len(cu_seqlens) < 1 or not dtype_name(cu_seqlens).startswith(("int", "uint")):
-        raise ValueError(f"cu_seqlens: expected a list of integers; got {dtype_name(cu_seqlens)} {tuple(cu_seqlens.shape)}")
+        raise ValueError(
+            f"cu_seqlens: expected a list of integers; got {dtype_name(cu_seqlens)} {tuple(cu_seqlens.shape)}"
+        )
     if B != 1:
         raise ValueError(f"cu_seqlens: expected B = 1 with packed sequences; got B = {B}")
     ends = cu_seqlens.tolist()
-    if ends[0] != 0 or ends[-1] != T or any(b < a for a, b in zip(ends, ends[1:], strict=False)):
+    if ends[0] != 0 or ends[-1] != T or any(b < a for a, b in itertools.pairwise(ends)):
         raise ValueError(f"cu_seqlens: expected to rise from 0 to T = {T}; got {ends}")
     return len(ends) - 1
 
@@ -89,4 +92,4 @@ def bounds(shape: Shape, cu_seqlens: Any) -> list[tuple[int, int, int]]:
     if cu_seqlens is None:
         return [(b, 0, shape.T) for b in range(shape.B)]
     ends = cu_seqlens.tolist()
-    return [(0, start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+    return [(0, start, stop) for start, stop in itertools.pairwise(ends)]

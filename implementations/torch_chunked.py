@@ -6,9 +6,9 @@ Inside a chunk of C tokens, with G the cumulative log decay and Gamma_ij = exp(G
     O = scale ((exp(G) Q) S + A u),                 A_ij = q_i . Gamma_ij k_j         (j <= i)
     S <- exp(G_C) S + (Gamma_Cj K)^T u
 
-Decays are exponents of differences, masked before the exponential, so that outputs and gradients are finite at any gate
-and no future token touches a past one. The differences are taken in float64: behind a gate of -1000 a float32 running sum
-would have lost the small ones. Chunks are short (16), which keeps the pairwise decays in cache.
+Decays are exponents of differences, masked before the exponential, so that outputs and gradients are finite at any
+gate and no future token touches a past one. The differences are taken in float64: behind a gate of -1000 a float32
+running sum would have lost the small ones. Chunks are short (16), which keeps the pairwise decays in cache.
 """
 
 import torch

@@ -42,9 +42,21 @@ class Plan:
     if_available: bool = False
 
     @staticmethod
-    def make(targets: tuple[str, ...], *, laws: tuple[str, ...], dtypes: tuple[str, ...], profile: str, seed: int,
-             jobs: int | None, out: Path, device: str, array: str, timeout: float | None, command: str,
-             if_available: bool = False) -> "Plan":  # fmt: skip
+    def make(
+        targets: tuple[str, ...],
+        *,
+        laws: tuple[str, ...],
+        dtypes: tuple[str, ...],
+        profile: str,
+        seed: int,
+        jobs: int | None,
+        out: Path,
+        device: str,
+        array: str,
+        timeout: float | None,
+        command: str,
+        if_available: bool = False,
+    ) -> "Plan":
         """Check the arguments; nothing of the targets is imported."""
         names = targets or tuple(SHIPPED)
         for name in names:
@@ -56,8 +68,20 @@ class Plan:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if device == "cuda" and jobs is None:
             jobs = 1
-        return Plan(names, chosen, dtypes or DTYPES, profile, seed, jobs or cores, out, device, array,
-                    timeout or (300.0 if slow or device == "cuda" else 20.0), command, if_available)  # fmt: skip
+        return Plan(
+            names,
+            chosen,
+            dtypes or DTYPES,
+            profile,
+            seed,
+            jobs or cores,
+            out,
+            device,
+            array,
+            timeout or (300.0 if slow or device == "cuda" else 20.0),
+            command,
+            if_available,
+        )
 
 
 def run(plan: Plan) -> int:
@@ -95,8 +119,17 @@ def _without_gpu(plan: Plan, path: Path, reason: str) -> int:
         _write(file, header(plan))
         for target in plan.targets:
             for law in (LAWS[name] for name in plan.laws):
-                record = Record(Target.parse(target).name, law.name, law.family, law.sentence, law.equation,
-                                reason=f"no GPU: {reason}", device="cuda", profile=plan.profile, seed=plan.seed)  # fmt: skip
+                record = Record(
+                    Target.parse(target).name,
+                    law.name,
+                    law.family,
+                    law.sentence,
+                    law.equation,
+                    reason=f"no GPU: {reason}",
+                    device="cuda",
+                    profile=plan.profile,
+                    seed=plan.seed,
+                )
                 _write(file, record.line())
     print(f"kda: not run: --device cuda needs a GPU, and {reason}; {path} says so", file=sys.stderr)
     return 0 if plan.if_available else 2
@@ -105,11 +138,17 @@ def _without_gpu(plan: Plan, path: Path, reason: str) -> int:
 def header(plan: Plan) -> dict[str, Any]:
     """The result file's first line: what ran where."""
     return {
-        "schema": 1, "kind": "run", "run": f"{int(time.time())}-{os.getpid()}", "command": plan.command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "profile": plan.profile, "seed": plan.seed,
-        "device": plan.device, "device_name": device_name(plan.device),
+        "schema": 1,
+        "kind": "run",
+        "run": f"{int(time.time())}-{os.getpid()}",
+        "command": plan.command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "profile": plan.profile,
+        "seed": plan.seed,
+        "device": plan.device,
+        "device_name": device_name(plan.device),
         "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
-    }  # fmt: skip
+    }
 
 
 def installed(name: str) -> str:

@@ -26,7 +26,7 @@ def fail(message: str) -> None:
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="kda-verify", message="%(version)s")
 def cli() -> None:
-    """Verify and time Kimi Delta Attention (KDA) kernels.
+    r"""Verify and time Kimi Delta Attention (KDA) kernels.
 
     \b
     kda check                              every shipped kernel
@@ -38,27 +38,39 @@ def cli() -> None:
 def _judging_options(command: Any) -> Any:
     for option in (
         click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
-        click.option("--array", type=click.Choice(["torch", "numpy"]), default="torch", show_default=True,
-                     help="Array library of the kernel, where its file has no HINTS."),
-        click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S",
-                     help="Seconds one call may take.  [default: 20; 300 for the profiles gpu and nightly]"),
-    ):  # fmt: skip
+        click.option(
+            "--array",
+            type=click.Choice(["torch", "numpy"]),
+            default="torch",
+            show_default=True,
+            help="Array library of the kernel, where its file has no HINTS.",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0.1),
+            default=None,
+            metavar="S",
+            help="Seconds one call may take.  [default: 20; 300 for the profiles gpu and nightly]",
+        ),
+    ):
         command = option(command)
     return command
 
 
 @cli.command()
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
-@click.option("--dtype", "dtypes", type=click.Choice(DTYPE_NAMES), multiple=True, help="Only this dtype; may be repeated.")
+@click.option(
+    "--dtype", "dtypes", type=click.Choice(DTYPE_NAMES), multiple=True, help="Only this dtype; may be repeated."
+)
 @click.option("--profile", type=click.Choice(PROFILE_NAMES), default="dev", show_default=True)
 @click.option("--law", "laws", default=("*",), multiple=True, metavar="NAME", help="Only laws matching this glob.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Judges at work side by side.  [default: cores]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("kda-results"), show_default=True)
-@click.option("--if-available", is_flag=True, help="Where there is no GPU, write \"not-run\" and end with status 0.")
+@click.option("--if-available", is_flag=True, help='Where there is no GPU, write "not-run" and end with status 0.')
 @_judging_options
 def check(targets: tuple[str, ...], **options: Any) -> None:
-    """Verify kernels against the specification.
+    r"""Verify kernels against the specification.
 
     TARGET is a shipped name, path/to/file.py:function or package.module:function; none means all shipped kernels.
     Exit status: 0 every law that applied holds, 1 falsified, 2 the target cannot be loaded, refuses everything, or the
@@ -84,7 +96,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 @click.option("--law", "law_name", default=None, metavar="NAME", help="Only this law.  [default: all]")
 @_judging_options
 def replay(case: str, target: str, law_name: str | None, **options: Any) -> None:
-    """Run one failing case again, from its one-line text or from its file.
+    r"""Run one failing case again, from its one-line text or from its file.
 
     \b
     kda replay "Case(T=17, gate='strong')" --kernel my_kernel.py:my_kernel
@@ -101,7 +113,7 @@ def replay(case: str, target: str, law_name: str | None, **options: Any) -> None
 
 @cli.command("list")
 def list_() -> None:
-    """List shipped kernels, laws and workloads, one line each.
+    r"""List shipped kernels, laws and workloads, one line each.
 
     \b
     kda list
@@ -113,9 +125,11 @@ def list_() -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Folder.  [default: here]")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Folder.  [default: here]"
+)
 def new(name: str, out: Path) -> None:
-    """Write a starter kernel file that already passes.
+    r"""Write a starter kernel file that already passes.
 
     \b
     kda new my_kernel && kda check my_kernel.py:my_kernel
@@ -133,7 +147,7 @@ def new(name: str, out: Path) -> None:
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("report"), show_default=True)
 def report(results: tuple[Path, ...], out: Path) -> None:
-    """Write the HTML, Markdown and CSV report from saved results; measures nothing.
+    r"""Write the HTML, Markdown and CSV report from saved results; measures nothing.
 
     RESULTS are folders or files written by `kda check` and `kda bench`.
 

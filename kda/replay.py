@@ -33,6 +33,15 @@ def run(text: str, target: str, law_name: str | None, *, device: str, array: str
             click.echo(f"{status:<14} {law.name}{units}")
             if status not in ("pass", "refused"):
                 broken += 1
-                click.echo(describe({"sentence": law.sentence, "equation": law.equation, "message": message,
-                                     "case": repr(adjusted), "where": {} if judgement is None else judgement.where}))  # fmt: skip
+                click.echo(
+                    describe(
+                        {
+                            "sentence": law.sentence,
+                            "equation": law.equation,
+                            "message": message,
+                            "case": repr(adjusted),
+                            "where": {} if judgement is None else judgement.where,
+                        }
+                    )
+                )
     return 1 if broken else 0

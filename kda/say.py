@@ -25,8 +25,14 @@ class Talker:
     def __init__(self, plan: Any) -> None:
         self.plan, self.console, self.lines = plan, _console(), list[dict[str, Any]]()
         self.total = len(plan.targets) * len(plan.laws)
-        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-                                 TimeRemainingColumn(), console=self.console, transient=True)  # fmt: skip
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
         self.task = self.progress.add_task("checking", total=self.total)
         if self.console.is_terminal:
             self.progress.start()
@@ -39,14 +45,20 @@ class Talker:
         self.progress.update(self.task, advance=1, description=f"{line['kernel']}: {line['law']} ({found} falsified)")
         if broken or not self.console.is_terminal:
             worst = "" if line["worst"] is None else f", worst {line['worst']:.3g} units"
-            self.console.print(escape(f"{line['status']:<14} {line['kernel']}: {line['law']} "
-                               f"({line['informative']} informative of {line['tried']}{worst}, {line['seconds']:.1f} s)"))  # fmt: skip
+            self.console.print(
+                escape(
+                    f"{line['status']:<14} {line['kernel']}: {line['law']} "
+                    f"({line['informative']} informative of {line['tried']}{worst}, {line['seconds']:.1f} s)"
+                )
+            )
 
     def interrupted(self, path: Any) -> None:
         """The run was stopped by hand."""
         self.progress.stop()
-        self.console.print(f"interrupted after {len(self.lines)} of {self.total}; the results so far are in {path}. "
-                           "Run the same command with --law for what is missing.")  # fmt: skip
+        self.console.print(
+            f"interrupted after {len(self.lines)} of {self.total}; the results so far are in {path}. "
+            "Run the same command with --law for what is missing."
+        )
 
     def conclude(self, path: Any) -> int:
         """Print counterexamples and the table; returns the exit status."""
@@ -81,13 +93,31 @@ class Talker:
 
 def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
     table = Table(title=None, box=None, pad_edge=False)
-    for column in ("kernel", "verdict", "pass", "falsified", "unsupported", "not run", "informative", "worst (units)", "seconds"):
+    for column in (
+        "kernel",
+        "verdict",
+        "pass",
+        "falsified",
+        "unsupported",
+        "not run",
+        "informative",
+        "worst (units)",
+        "seconds",
+    ):
         table.add_column(column, justify="left" if column in ("kernel", "verdict") else "right")
     for name, lines in by_kernel.items():
         count = lambda *status: str(sum(line["status"] in status for line in lines))  # noqa: B023, E731
         passed = [line["worst"] for line in lines if line["status"] == "pass" and line["worst"] is not None]
         verdict = "FALSIFIED" if count(*FALSIFIED) != "0" else "holds" if passed else "unusable"
-        table.add_row(name, verdict, count("pass"), count(*FALSIFIED), count("unsupported"), count("not-run"),
-                      str(sum(line["informative"] for line in lines)), f"{max(passed, default=0):.2f}",
-                      f"{sum(line['seconds'] for line in lines):.1f}")  # fmt: skip
+        table.add_row(
+            name,
+            verdict,
+            count("pass"),
+            count(*FALSIFIED),
+            count("unsupported"),
+            count("not-run"),
+            str(sum(line["informative"] for line in lines)),
+            f"{max(passed, default=0):.2f}",
+            f"{sum(line['seconds'] for line in lines):.1f}",
+        )
     return table

@@ -8,6 +8,21 @@ from kda_spec.problem import Problem, Solution
 from kda_spec.recurrence import Trace, recurrence, solve, trace
 
 __all__ = [
-    "Problem", "Solution", "Trace", "adjoint", "bounded_gate", "chunkwise", "decay", "erase", "l2norm", "read",
-    "recurrence", "sigmoid_beta", "softplus_gate", "solve", "step", "trace", "write",
-]  # fmt: skip
+    "Problem",
+    "Solution",
+    "Trace",
+    "adjoint",
+    "bounded_gate",
+    "chunkwise",
+    "decay",
+    "erase",
+    "l2norm",
+    "read",
+    "recurrence",
+    "sigmoid_beta",
+    "softplus_gate",
+    "solve",
+    "step",
+    "trace",
+    "write",
+]

@@ -59,7 +59,9 @@ def _along(S: np.ndarray, k: np.ndarray) -> np.ndarray:
     return (k[:, None, :] @ S)[:, 0]
 
 
-def _states(problem: Problem, n: int, k: np.ndarray, v: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> list[np.ndarray]:
+def _states(
+    problem: Problem, n: int, k: np.ndarray, v: np.ndarray, alpha: np.ndarray, beta: np.ndarray
+) -> list[np.ndarray]:
     """The state before every token of one sequence."""
     shape = (problem.HV, problem.K, problem.V)
     S = np.zeros(shape) if problem.initial_state is None else np.array(problem.initial_state[n], np.float64)

@@ -7,7 +7,8 @@ number per key channel) and Gamma_i the decay from the chunk's start to token i,
 
 which is a unit lower triangular system, solved by forward substitution. Then
 
-    o_i = scale (S^T (Gamma_i q_i) + sum_(j<=i) (q_i . Gamma_(i,j) k_j) u_j),    S' = Gamma_C S + sum_j (Gamma_(C,j) k_j) u_j^T
+    o_i = scale (S^T (Gamma_i q_i) + sum_(j<=i) (q_i . Gamma_(i,j) k_j) u_j)
+    S' = Gamma_C S + sum_j (Gamma_(C,j) k_j) u_j^T
 
 Source: Kimi Linear (arXiv 2510.26692), section 3; Yang et al., gated delta networks (arXiv 2412.06464).
 """
@@ -62,8 +63,9 @@ def chunkwise(
     return o, S
 
 
-def _one_chunk(q: np.ndarray, k: np.ndarray, v: np.ndarray, alpha: np.ndarray, beta: np.ndarray, S: np.ndarray,
-               scale: float) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def _one_chunk(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, alpha: np.ndarray, beta: np.ndarray, S: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
     C, from_start, between = k.shape[1], *_decays(alpha)
     u: list[np.ndarray] = []
     o = np.zeros_like(v)

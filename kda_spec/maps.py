@@ -7,7 +7,7 @@ import numpy as np
 
 
 def l2norm(x: np.ndarray, eps: float = 1e-6) -> np.ndarray:
-    """x / sqrt(|x|^2 + eps) over the last axis; q and k of the raw form, [..., K].
+    """X / sqrt(|x|^2 + eps) over the last axis; q and k of the raw form, [..., K].
 
     >>> l2norm(np.array([3.0, 4.0]), eps=0.0)
     array([0.6, 0.8])

@@ -1,5 +1,6 @@
 """Records of a problem and its solution, checked on construction."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,7 @@ class Problem:
         if self.cu_seqlens is None:
             return [(b, 0, self.T) for b in range(self.B)]
         ends = [int(x) for x in self.cu_seqlens]
-        return [(0, start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        return [(0, start, stop) for start, stop in itertools.pairwise(ends)]
 
     def _check_shapes(self) -> None:
         if self.q.ndim != 4:

@@ -1,5 +1,6 @@
 """The recurrence over tokens, heads, batches and packed sequences, and what error budgets need of it."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +48,11 @@ def recurrence(
     (B, T, HV, V), H, K = v.shape, q.shape[2], q.shape[3]
     q, k = np.repeat(q, HV // H, axis=2), np.repeat(k, HV // H, axis=2)
     ends = [] if cu_seqlens is None else [int(x) for x in cu_seqlens]
-    bounds = [(b, 0, T) for b in range(B)] if cu_seqlens is None else [
-        (0, start, stop) for start, stop in zip(ends[:-1], ends[1:], strict=True)]  # fmt: skip
+    bounds = (
+        [(b, 0, T) for b in range(B)]
+        if cu_seqlens is None
+        else [(0, start, stop) for start, stop in itertools.pairwise(ends)]
+    )
     factor = float(K) ** -0.5 if scale is None else scale
     o, states = np.zeros_like(v), []
     for n, (b, start, stop) in enumerate(bounds):
@@ -96,8 +100,10 @@ def solve(problem: Problem) -> Solution:
 def trace(problem: Problem) -> Trace:
     """Solve in float64, all sequences and heads side by side, and keep the sizes of `Trace`."""
     group, (N, L) = problem.HV // problem.H, (problem.N, max(problem.lengths, default=0))
-    q, k, v, g, beta = (_padded(np.asarray(x, np.float64), problem, L) for x in
-                        (problem.q, problem.k, problem.v, problem.g, problem.beta))  # fmt: skip
+    q, k, v, g, beta = (
+        _padded(np.asarray(x, np.float64), problem, L)
+        for x in (problem.q, problem.k, problem.v, problem.g, problem.beta)
+    )
     q, k, alpha = np.repeat(q, group, axis=2), np.repeat(k, group, axis=2), np.exp(g)
     shape = (N, problem.HV, problem.K, problem.V)
     S = np.zeros(shape) if problem.initial_state is None else np.array(problem.initial_state, np.float64)

@@ -132,7 +132,9 @@ class Placed:
         order = (0, 2, 1, *range(3, x.ndim)) if swap else tuple(range(x.ndim))
         stored = tuple(x.shape[i] * (step if i == x.ndim - 1 else 1) for i in order)
         size, guard = int(np.prod(stored, dtype=np.int64)), GUARD if filler and dtype != "int64" else 0
-        fill = FILLERS[filler] if filler and dtype != "int64" else (0.0 if step == 1 or dtype == "int64" else float("nan"))
+        fill = (
+            FILLERS[filler] if filler and dtype != "int64" else (0.0 if step == 1 or dtype == "int64" else float("nan"))
+        )
         self.flat = library.empty(size + 2 * guard, dtype, fill)
         view = self.flat[guard : guard + size].reshape(stored)[..., ::step]
         self.view = library.permute(view, order) if swap else view

@@ -71,7 +71,9 @@ def worst(got: np.ndarray, expected: np.ndarray, budget: np.ndarray) -> Errors:
     units = np.where(np.isfinite(got), units, np.inf)
     index = np.unravel_index(int(np.argmax(units)), units.shape)
     by_token = units.max(axis=(0, 2, 3)) if units.ndim == 4 and got.shape[1] else None
-    return Errors(float(units[index]), tuple(int(i) for i in index), by_token, float(got[index]), float(expected[index]))
+    return Errors(
+        float(units[index]), tuple(int(i) for i in index), by_token, float(got[index]), float(expected[index])
+    )
 
 
 def informative(problem: Problem, truth: Trace, dtype: str) -> bool:

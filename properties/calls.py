@@ -58,9 +58,19 @@ class Kernel:
         self.tally = {"calls": 0, "refused": 0}
         self.recorded: list[dict[str, Any]] | None = None
 
-    def __call__(self, case: Case, problem: Problem | None = None, *, grad: str = "", do: np.ndarray | None = None,
-                 dstate: np.ndarray | None = None, extra: dict[str, Any] | None = None, checked: bool = True,
-                 arrays: dict[str, np.ndarray] | None = None, **how: Any) -> Output:  # fmt: skip
+    def __call__(
+        self,
+        case: Case,
+        problem: Problem | None = None,
+        *,
+        grad: str = "",
+        do: np.ndarray | None = None,
+        dstate: np.ndarray | None = None,
+        extra: dict[str, Any] | None = None,
+        checked: bool = True,
+        arrays: dict[str, np.ndarray] | None = None,
+        **how: Any,
+    ) -> Output:
         """Call once.
 
         Args:
@@ -120,11 +130,18 @@ def _output(reply: dict[str, Any], case: Case, problem: Problem, checked: bool, 
     if "o" not in arrays:
         raise Broke("falsified", "the kernel returned None for o")
     output = Output(
-        o=arrays["o"], final_state=arrays.get("final_state"),
-        gradients={name: arrays["d" + name] for name in ("q", "k", "v", "g", "beta", "initial_state") if "d" + name in arrays},
-        dtypes=reply["dtypes"], mutated=reply["mutated"], outside=reply["outside"], aliased=reply["aliased"],
-        has_gradients=bool(reply.get("has_gradients")), seconds=reply["seconds"],
-    )  # fmt: skip
+        o=arrays["o"],
+        final_state=arrays.get("final_state"),
+        gradients={
+            name: arrays["d" + name] for name in ("q", "k", "v", "g", "beta", "initial_state") if "d" + name in arrays
+        },
+        dtypes=reply["dtypes"],
+        mutated=reply["mutated"],
+        outside=reply["outside"],
+        aliased=reply["aliased"],
+        has_gradients=bool(reply.get("has_gradients")),
+        seconds=reply["seconds"],
+    )
     if checked:
         _check_form(output, case, problem)
     return output

@@ -74,15 +74,24 @@ class Case:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-_CHOICES = {"dtype": DTYPES, "gate_dtype": ("same", "float32"), "layout": LAYOUTS,
-            "gate": tuple(GATES), "key": tuple(KEYS), "beta": tuple(BETAS), "state": tuple(STATES)}  # fmt: skip
+_CHOICES = {
+    "dtype": DTYPES,
+    "gate_dtype": ("same", "float32"),
+    "layout": LAYOUTS,
+    "gate": tuple(GATES),
+    "key": tuple(KEYS),
+    "beta": tuple(BETAS),
+    "state": tuple(STATES),
+}
 
 
 def parse(text: str) -> Case:
     """The Case that a repr such as `Case(T=3, gate='typical')` denotes; evaluates literals only."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Case" and not call.args):
+        if not (
+            isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Case" and not call.args
+        ):
             raise ValueError("it is not of the form Case(field=value, ...)")
         values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
         unknown = set(values) - {f.name for f in fields(Case)}
@@ -90,7 +99,9 @@ def parse(text: str) -> Case:
             raise ValueError(f"Case has no field {', '.join(sorted(unknown))}")
         return Case(**values)
     except (SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(f"CASE: expected one line such as \"Case(T=3, gate='typical')\"; got {text!r}: {error}") from None
+        raise ValueError(
+            f"CASE: expected one line such as \"Case(T=3, gate='typical')\"; got {text!r}: {error}"
+        ) from None
 
 
 def build(case: Case) -> Problem:
@@ -118,8 +129,9 @@ def build(case: Case) -> Problem:
         state = round_to(state * 2.0**case.v_log2, "float32")
     placed = {name: _place(x, case) for name, x in tensors.items()}
     cu_seqlens = np.concatenate([[0], np.cumsum(case.packed)]).astype(np.int64) if case.packed else None
-    return Problem(**placed, scale=case.scale, initial_state=state, output_final_state=case.final_state,
-                   cu_seqlens=cu_seqlens)  # fmt: skip
+    return Problem(
+        **placed, scale=case.scale, initial_state=state, output_final_state=case.final_state, cu_seqlens=cu_seqlens
+    )
 
 
 def cotangents(case: Case, problem: Problem) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,9 @@ from properties.process import Worker
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options that name what is under test."""
     group = parser.getgroup("kda")
-    group.addoption("--kernel", action="append", default=[], metavar="TARGET", help="kernel under test; may be repeated")
+    group.addoption(
+        "--kernel", action="append", default=[], metavar="TARGET", help="kernel under test; may be repeated"
+    )
     group.addoption("--kda-device", default="cpu", choices=["cpu", "cuda"])
     group.addoption("--kda-profile", default="smoke")
 

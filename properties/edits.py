@@ -61,7 +61,9 @@ def insert_empty(problem: Problem, n: int) -> Problem:
     assert problem.cu_seqlens is not None
     cu_seqlens = np.insert(problem.cu_seqlens, n, problem.cu_seqlens[n])
     state = problem.initial_state
-    return with_(problem, cu_seqlens=cu_seqlens, initial_state=None if state is None else np.insert(state, n, 7.0, axis=0))
+    return with_(
+        problem, cu_seqlens=cu_seqlens, initial_state=None if state is None else np.insert(state, n, 7.0, axis=0)
+    )
 
 
 def insert_neutral(problem: Problem, at: int) -> tuple[Problem, np.ndarray]:

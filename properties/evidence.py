@@ -1,4 +1,4 @@
-"""Evidence of a falsification: the case's line, the inputs of every call, and a script that needs nothing of this suite."""
+"""Evidence of a falsification: the case's line, the inputs of every call, and a stand-alone script."""
 
 import contextlib
 import json
@@ -24,14 +24,25 @@ def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, devic
     record.script = f"falsified/{stem}.py"
     (folder / f"{stem}.case").write_text(f"{record.case}\n")
     calls = _calls(kernel, record)
-    np.savez_compressed(folder / f"{stem}.npz", **{
-        f"{n}/{name}": x for n, call in enumerate(calls) for name, x in call["arrays"].items()})  # fmt: skip
+    np.savez_compressed(
+        folder / f"{stem}.npz",
+        **{f"{n}/{name}": x for n, call in enumerate(calls) for name, x in call["arrays"].items()},
+    )
     settings = [{"keywords": call["keywords"], **call["how"]} for call in calls]
     parsed = Target.parse(target)
     where = str(Path(parsed.where).resolve()) if parsed.where.endswith(".py") else parsed.where
-    facts = {"stem": stem, "law": record.sentence, "equation": record.equation, "case": record.case,
-             "message": record.message or "", "where": where, "function": parsed.function, "device": device,
-             "array": array, "calls": json.dumps(settings)}  # fmt: skip
+    facts = {
+        "stem": stem,
+        "law": record.sentence,
+        "equation": record.equation,
+        "case": record.case,
+        "message": record.message or "",
+        "where": where,
+        "function": parsed.function,
+        "device": device,
+        "array": array,
+        "calls": json.dumps(settings),
+    }
     text = SCRIPT
     for name, value in facts.items():
         text = text.replace(f"@{name}@", str(value) if name in ("stem", "calls") else repr(str(value)))
@@ -123,8 +134,9 @@ def main():
             continue
         o = o if isinstance(o, np.ndarray) else o.detach().float().cpu().numpy()
         want = recurrence(**{x: y for x, y in arrays.items() if x not in ("do", "dstate")}, scale=keywords.get("scale"))
-        print(f"call {n}: largest |o - recurrence| {np.max(np.abs(o - want), initial=0):.6g}, largest |o| in the recurrence "
-              f"{np.max(np.abs(want), initial=0):.6g}, not finite {np.sum(~np.isfinite(o))}")
+        far, size = np.max(np.abs(o - want), initial=0), np.max(np.abs(want), initial=0)
+        print(f"call {n}: largest |o - recurrence| {far:.6g}, largest |recurrence| {size:.6g}, "
+              f"not finite {np.sum(~np.isfinite(o))}")
         if before is not None and before.shape == o.shape:
             print(f"        elements that differ from the call before: {np.sum(before != o)} of {o.size}")
         before = o

@@ -1,8 +1,8 @@
 """Error budgets of gradients: the terms that cancel in them, not what is left after cancelling.
 
-With W_t the written mass of the state and A_t that of the adjoint state (what the cotangents put into it, root of the sum
-of squares, so that nothing cancels), both as their largest column norm, and R_t = |v_t| + sqrt(V) |k_t| W_t the size of a
-residual, the terms of each gradient have the size
+With W_t the written mass of the state and A_t that of the adjoint state (what the cotangents put into it, root of the
+sum of squares, so that nothing cancels), both as their largest column norm, and R_t = |v_t| + sqrt(V) |k_t| W_t the
+size of a residual, the terms of each gradient have the size
 
     dq ~ scale |do| W      dv ~ beta |k| A      dbeta ~ |k| A R      dk ~ beta A R      dS0 ~ A
     dg_t ~ the largest W_s A_s + |q_s| dq_s + |k_s| dk_s over s >= t: kernels sum q dq - k dk from the end.
@@ -32,9 +32,7 @@ def gradient_errors(
     return errors
 
 
-def gradient_scales(
-    problem: Problem, state: Trace, do: np.ndarray, dstate: np.ndarray | None
-) -> dict[str, np.ndarray]:
+def gradient_scales(problem: Problem, state: Trace, do: np.ndarray, dstate: np.ndarray | None) -> dict[str, np.ndarray]:
     """The sizes above, broadcastable against each gradient."""
     group, scale = problem.HV // problem.H, abs(problem.scale_value)
     q_norm, k_norm = (np.repeat(np.linalg.norm(x, axis=-1), group, axis=-1) for x in (problem.q, problem.k))
@@ -47,9 +45,13 @@ def gradient_scales(
         dg[row, start:stop] = np.maximum.accumulate(dg[row, start:stop][::-1])[::-1]
     of_head = lambda x: x.reshape(*x.shape[:-1], problem.H, group).sum(axis=-1)[..., None]  # noqa: E731
     return {
-        "q": of_head(dq), "k": of_head(dk), "v": (problem.beta * k_norm * adjoint_mass)[..., None], "g": dg[..., None],
-        "beta": k_norm * adjoint_mass * residual, "initial_state": first[..., None, None],
-    }  # fmt: skip
+        "q": of_head(dq),
+        "k": of_head(dk),
+        "v": (problem.beta * k_norm * adjoint_mass)[..., None],
+        "g": dg[..., None],
+        "beta": k_norm * adjoint_mass * residual,
+        "initial_state": first[..., None, None],
+    }
 
 
 def adjoint_masses(problem: Problem, do: np.ndarray, dstate: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

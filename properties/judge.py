@@ -38,8 +38,15 @@ def judge_law(target: str, name: str) -> list[dict[str, Any]]:
         record = examine(kernel, law, profile, dtypes=_plan.dtypes, seed_=_plan.seed, name=kernel_name, pinned=PINNED)
     except Unloadable as error:
         _unloadable[target] = str(error)
-        record = Record(kernel_name, law.name, law.family, law.sentence, law.equation, status="not-run",
-                        reason=f"unloadable: {error}")  # fmt: skip
+        record = Record(
+            kernel_name,
+            law.name,
+            law.family,
+            law.sentence,
+            law.equation,
+            status="not-run",
+            reason=f"unloadable: {error}",
+        )
     record.device, record.profile, record.seed = _plan.device, _plan.profile, _plan.seed
     if record.case is not None:
         write_evidence(record, target, kernel, _plan.out, _plan.device, _plan.array)

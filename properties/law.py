@@ -59,8 +59,14 @@ class Law:
 LAWS: dict[str, Law] = {}
 
 
-def law(family: str, sentence: str, equation: str, *, adjust: Callable[[Case], Case] = lambda case: case,
-        quality: bool = False) -> Callable[[Check], Check]:  # fmt: skip
+def law(
+    family: str,
+    sentence: str,
+    equation: str,
+    *,
+    adjust: Callable[[Case], Case] = lambda case: case,
+    quality: bool = False,
+) -> Callable[[Check], Check]:
     """Register a function as a law; see `Law` for the arguments."""
 
     def register(check: Check) -> Check:
@@ -79,8 +85,14 @@ def place(problem: Problem, index: tuple[int, ...]) -> dict[str, int]:
     for n, (b, start, stop) in enumerate(problem.bounds()):
         if b == row and start <= t < stop:
             token = t - start
-            return {"sequence": n, "token": token, "head": head, "column": column,
-                    "chunk": token // CHUNK, "offset": token % CHUNK}  # fmt: skip
+            return {
+                "sequence": n,
+                "token": token,
+                "head": head,
+                "column": column,
+                "chunk": token // CHUNK,
+                "offset": token % CHUNK,
+            }
     return {"token": t, "head": head, "column": column}
 
 
@@ -88,8 +100,11 @@ def judge(name: str, errors: Errors, problem: Problem, informative: bool, relati
     """A judgement from errors in budget units; `relation` says what the number was compared with."""
     if errors.units <= 1.0:
         return Judgement(errors.units, informative)
-    where = place(problem, errors.index) if name == "o" else dict(
-        zip(("sequence", "head", "row", "column"), errors.index, strict=False))  # fmt: skip
+    where = (
+        place(problem, errors.index)
+        if name == "o"
+        else dict(zip(("sequence", "head", "row", "column"), errors.index, strict=False))
+    )
     if name not in ("o", "final_state"):
         where = dict(zip(("batch", "token", "head", "channel"), errors.index, strict=False))
     amount = "not a finite number" if not np.isfinite(errors.got) else f"{errors.units:.3g} times the budget"
@@ -105,8 +120,9 @@ def worst_of(judgements: list[Judgement]) -> Judgement:
     return worst
 
 
-def same_bits(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], problem: Problem, case: Case,
-              relation: str) -> Judgement:  # fmt: skip
+def same_bits(
+    got: dict[str, np.ndarray], expected: dict[str, np.ndarray], problem: Problem, case: Case, relation: str
+) -> Judgement:
     """Bit equality (0 equals -0; what lies under the smallest normal numbers is let pass: scaling is not exact there).
 
     Units of a broken law: the difference in units of the last place of the largest number.
@@ -121,9 +137,16 @@ def same_bits(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], probl
             size = np.where(different, np.nan_to_num(np.abs(have - want), nan=np.inf), 0.0)
             index = tuple(int(i) for i in np.unravel_index(int(np.argmax(size)), size.shape))
             units = max(2.0, float(size[index]) / (ROUNDING[case.dtype] * largest))
-            return judge(name, Errors(units, index, None, float(have[index]), float(want[index])), problem, True, relation
-                         ) if np.isfinite(have[index]) else Judgement(
-                np.inf, True, f"{name} is {have[index]} where {relation} is {want[index]:.6g}", place(problem, index))  # fmt: skip
+            return (
+                judge(name, Errors(units, index, None, float(have[index]), float(want[index])), problem, True, relation)
+                if np.isfinite(have[index])
+                else Judgement(
+                    np.inf,
+                    True,
+                    f"{name} is {have[index]} where {relation} is {want[index]:.6g}",
+                    place(problem, index),
+                )
+            )
     return Judgement(0.0, informative)
 
 

@@ -4,13 +4,19 @@ from properties.case import Case
 
 # (case, what it once showed)
 HISTORY: tuple[tuple[Case, str], ...] = (
-    (Case(T=22, K=16, V=16, dtype="bfloat16", gate="production", at=21), "fla #1240: look-ahead through the exponent anchor"),
+    (
+        Case(T=22, K=16, V=16, dtype="bfloat16", gate="production", at=21),
+        "fla #1240: look-ahead through the exponent anchor",
+    ),
     (Case(T=5, gate="channel"), "fla #652: exp of a gate difference before the causal mask"),
     (Case(T=65, K=16, V=16, gate="pinned"), "cudnn-frontend #1017: all gates at the bound"),
     (Case(T=64, K=32, V=16, key="cone", beta="near-one"), "tt-metal #54813: inverse by repeated squaring"),
     (Case(T=3, K=3, V=2, state="asymmetric"), "vllm #41292: state layout [V, K]"),
-    (Case(packed=(63, 65), K=8, V=8, gate="strong", group=2, state="random"), "sglang-jax #1587: a boundary inside a tile"),
+    (
+        Case(packed=(63, 65), K=8, V=8, gate="strong", group=2, state="random"),
+        "sglang-jax #1587: a boundary inside a tile",
+    ),
     (Case(T=17, K=60, V=24, gate="typical", state="random"), "fla #1135: lanes that pad K to a power of two"),
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random"), "flashinfer #3536: an empty sequence"),
-)  # fmt: skip
+)
 PINNED: tuple[Case, ...] = tuple(case for case, _ in HISTORY)

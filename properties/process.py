@@ -57,7 +57,12 @@ class Worker:
             return {"status": "crash", "error": "the worker process vanished", "arrays": {}}
         if reply["status"] == "died":
             self._child = 0
-            return {"status": "crash", "error": f"the process died: {reply['error']}", "arrays": {}, "log": self._tail()}
+            return {
+                "status": "crash",
+                "error": f"the process died: {reply['error']}",
+                "arrays": {},
+                "log": self._tail(),
+            }
         return reply
 
     def start(self) -> None:
@@ -101,15 +106,20 @@ class Worker:
         requests, self._to = os.pipe()
         self._from, replies = os.pipe()
         arguments = [self.target, self.array, self.device, str(requests), str(replies)]
-        environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
-                           PYTHONUNBUFFERED="1")  # fmt: skip
+        environment = dict(
+            os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONUNBUFFERED="1"
+        )
         if self.device == "cpu":
             environment.setdefault("TRITON_INTERPRET", "1")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "properties.worker", *arguments],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-            env=environment, pass_fds=(requests, replies), start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
+            pass_fds=(requests, replies),
+            start_new_session=True,
+        )
         os.close(requests)
         os.close(replies)
 

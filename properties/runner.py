@@ -117,8 +117,16 @@ class Trial:
         return status
 
 
-def examine(kernel: Kernel, law: Law, profile: Profile, *, dtypes: tuple[str, ...], seed_: int, name: str,
-            pinned: tuple[Case, ...] = ()) -> Record:  # fmt: skip
+def examine(
+    kernel: Kernel,
+    law: Law,
+    profile: Profile,
+    *,
+    dtypes: tuple[str, ...],
+    seed_: int,
+    name: str,
+    pinned: tuple[Case, ...] = (),
+) -> Record:
     """Draw cases until one breaks the law or the profile is spent; shrink and describe what broke."""
     trial, start = Trial(kernel, law), time.monotonic()
     record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=kernel.worker.engine)
@@ -138,16 +146,24 @@ def _breaks(status: str) -> bool:
     return status not in ("pass", "refused")
 
 
-def _search(trial: Trial, profile: Profile, dtypes: tuple[str, ...], seed_: int, start: float
-            ) -> tuple[Case | None, float | None]:  # fmt: skip
+def _search(
+    trial: Trial, profile: Profile, dtypes: tuple[str, ...], seed_: int, start: float
+) -> tuple[Case | None, float | None]:
     """The smallest breaking case Hypothesis comes to, and when the first one was met."""
     first: list[float] = []
     smallest: list[Case] = []
     examples = profile.examples * (2 if trial.law.family in ("oracle", "gradient") else 1)
 
     @seed(seed_)
-    @settings(max_examples=examples, deadline=None, database=None, print_blob=False, report_multiple_bugs=False,
-              suppress_health_check=list(HealthCheck), phases=_phases(profile))  # fmt: skip
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=_phases(profile),
+    )
     @given(cases(profile, dtypes))
     def hold(drawn: Case) -> None:
         case = trial.law.adjust(drawn)

@@ -10,9 +10,22 @@ Still = Callable[[Case], bool]
 DEFAULT = Case()
 # What a field is changed to when the question is whether it matters.
 OTHERS = {
-    "H": 2, "group": 2, "K": 5, "V": 5, "B": 2, "dtype": "bfloat16", "gate": "typical", "key": "basis", "beta": "random",
-    "state": "random", "scale": 0.3, "layout": "strided", "v_log2": 3, "seed": 12345, "final_state": False,
-}  # fmt: skip
+    "H": 2,
+    "group": 2,
+    "K": 5,
+    "V": 5,
+    "B": 2,
+    "dtype": "bfloat16",
+    "gate": "typical",
+    "key": "basis",
+    "beta": "random",
+    "state": "random",
+    "scale": 0.3,
+    "layout": "strided",
+    "v_log2": 3,
+    "seed": 12345,
+    "final_state": False,
+}
 
 
 def simplify(case: Case, still: Still, deadline: float) -> Case:
@@ -37,7 +50,7 @@ def _simpler(case: Case) -> Iterator[Case]:
             if rest:
                 yield case.but(packed=rest)
             if case.packed[n] > 1:
-                yield case.but(packed=case.packed[:n] + (1,) + case.packed[n + 1 :])
+                yield case.but(packed=(*case.packed[:n], 1, *case.packed[n + 1 :]))
     for n in range(len(case.edits)):
         yield case.but(edits=case.edits[:n] + case.edits[n + 1 :])
     for name in case.changed:
@@ -55,7 +68,7 @@ def indifferent(case: Case, still: Still, deadline: float) -> list[str]:
     names = []
     for field in fields(Case):
         other = OTHERS.get(field.name)
-        if other is None or getattr(case, field.name) != getattr(DEFAULT, field.name) and field.name != "seed":
+        if other is None or (getattr(case, field.name) != getattr(DEFAULT, field.name) and field.name != "seed"):
             continue
         if time.monotonic() > deadline:
             break

@@ -10,7 +10,19 @@ from properties.regimes import BETAS, GATES, KEYS, STATES
 # Hypothesis also tries them by itself.
 SUBCHUNK = 16
 CHUNK = 64
-EDGES = (1, 2, SUBCHUNK - 1, SUBCHUNK, SUBCHUNK + 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1)
+EDGES = (
+    1,
+    2,
+    SUBCHUNK - 1,
+    SUBCHUNK,
+    SUBCHUNK + 1,
+    CHUNK - 1,
+    CHUNK,
+    CHUNK + 1,
+    2 * CHUNK - 1,
+    2 * CHUNK,
+    2 * CHUNK + 1,
+)
 PACKED = (1, 0, 2, 15, 17, 63, 65, 64)
 WIDTHS = (2, 1, 3, 4, 8, 16, 24, 32, 60, 64, 100, 128, 256)
 # A number, or None for the default, that a power of two does not hide.
@@ -32,7 +44,9 @@ def cases(profile: Profile, dtypes: tuple[str, ...] = DTYPES) -> st.SearchStrate
         st.sampled_from([w for w in WIDTHS if w <= min(profile.widest, 16)]),
         st.sampled_from([w for w in WIDTHS if w <= profile.widest]),
     )
-    edit = st.tuples(st.sampled_from(["v", "q", "k", "g", "beta"]), st.integers(0, 130), st.integers(0, 300), st.just(0.0))
+    edit = st.tuples(
+        st.sampled_from(["v", "q", "k", "g", "beta"]), st.integers(0, 130), st.integers(0, 300), st.just(0.0)
+    )
     return st.builds(
         Case,
         T=lengths,

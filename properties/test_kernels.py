@@ -2,9 +2,9 @@
 
 import pytest
 
-from properties.describe import FALSIFIED, describe
 from properties.calls import Kernel
 from properties.case import DTYPES
+from properties.describe import FALSIFIED, describe
 from properties.laws import LAWS
 from properties.pinned import PINNED
 from properties.process import Worker

@@ -36,8 +36,11 @@ def main(target: str, array: str, device: str, requests: int, replies: int) -> N
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return
-        how = f"signal {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else (
-            f"exit status {os.WEXITSTATUS(status)}")  # fmt: skip
+        how = (
+            f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+            if os.WIFSIGNALED(status)
+            else (f"exit status {os.WEXITSTATUS(status)}")
+        )
         wire.send(replies, {"status": "died", "error": how})
 
 

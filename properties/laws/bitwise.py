@@ -18,8 +18,11 @@ def _scaled(state: np.ndarray | None, factor: float) -> np.ndarray | None:
     return None if state is None else state * factor
 
 
-@law("bitwise", "Values and state times a power of two give outputs and state times the same power, bit for bit.",
-     "f(q, k, 2^n v, g, beta, 2^n S) = 2^n f(q, k, v, g, beta, S)")  # fmt: skip
+@law(
+    "bitwise",
+    "Values and state times a power of two give outputs and state times the same power, bit for bit.",
+    "f(q, k, 2^n v, g, beta, 2^n S) = 2^n f(q, k, v, g, beta, S)",
+)
 def scaling_the_values_scales_the_result(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
     scaled = with_(problem, v=problem.v * factor, initial_state=_scaled(problem.initial_state, factor))
@@ -27,8 +30,11 @@ def scaling_the_values_scales_the_result(kernel: Kernel, case: Case) -> Judgemen
     return same_bits(_parts(kernel(case, scaled)), expected, problem, case, f"{factor:g} times the unscaled call")
 
 
-@law("bitwise", "Queries times a power of two give outputs times the same power and the same state, bit for bit.",
-     "f(2^n q, k, v, g, beta, S) = (2^n o, S)")  # fmt: skip
+@law(
+    "bitwise",
+    "Queries times a power of two give outputs times the same power and the same state, bit for bit.",
+    "f(2^n q, k, v, g, beta, S) = (2^n o, S)",
+)
 def scaling_the_queries_scales_the_output(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
     expected = _parts(kernel(case), factor)
@@ -36,25 +42,36 @@ def scaling_the_queries_scales_the_output(kernel: Kernel, case: Case) -> Judgeme
     return same_bits(got, expected, problem, case, f"{factor:g} times the unscaled call")
 
 
-@law("bitwise", "Keys and values twice as large with a strength four times smaller change nothing, bit for bit.",
-     "f(q, 2^n k, 2^n v, g, 4^-n beta, S) = f(q, k, v, g, beta, S)",
-     adjust=lambda case: case.but(gate_dtype="float32"))  # fmt: skip
+@law(
+    "bitwise",
+    "Keys and values twice as large with a strength four times smaller change nothing, bit for bit.",
+    "f(q, 2^n k, 2^n v, g, 4^-n beta, S) = f(q, k, v, g, beta, S)",
+    adjust=lambda case: case.but(gate_dtype="float32"),
+)
 def the_strength_belongs_to_the_key_on_both_sides(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
     other = with_(problem, k=problem.k * factor, v=problem.v * factor, beta=problem.beta / factor**2)
     return same_bits(_parts(kernel(case, other)), _parts(kernel(case)), problem, case, "the call before the exchange")
 
 
-@law("bitwise", "Negating values and state negates the result, bit for bit.",
-     "f(q, k, -v, g, beta, -S) = -f(q, k, v, g, beta, S)")  # fmt: skip
+@law(
+    "bitwise",
+    "Negating values and state negates the result, bit for bit.",
+    "f(q, k, -v, g, beta, -S) = -f(q, k, v, g, beta, S)",
+)
 def negating_the_values_negates_the_result(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     other = with_(problem, v=-problem.v, initial_state=_scaled(problem.initial_state, -1.0))
-    return same_bits(_parts(kernel(case, other)), _parts(kernel(case), -1.0, -1.0), problem, case, "minus the first call")
+    return same_bits(
+        _parts(kernel(case, other)), _parts(kernel(case), -1.0, -1.0), problem, case, "minus the first call"
+    )
 
 
-@law("bitwise", "Flipping a key channel's sign in q, k and its row of the state flips that row of the final state only.",
-     "D = Diag(1, .., -1, .., 1):  f(Dq, Dk, v, g, beta, DS) = (o, D S_T)")  # fmt: skip
+@law(
+    "bitwise",
+    "Flipping a key channel's sign in q, k and its row of the state flips that row of the final state only.",
+    "D = Diag(1, .., -1, .., 1):  f(Dq, Dk, v, g, beta, DS) = (o, D S_T)",
+)
 def flipping_a_key_channel_flips_its_row(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     sign = np.ones(problem.K)
@@ -67,8 +84,12 @@ def flipping_a_key_channel_flips_its_row(kernel: Kernel, case: Case) -> Judgemen
     return same_bits(_parts(got), _parts(expected), problem, case, "the flipped first call")
 
 
-@law("bitwise", "Where nothing was ever written, exactly zero is read.",
-     "beta = 0, S_0 = 0  =>  o = 0, S_T = 0", adjust=with_fields(beta="zero", final_state=True))  # fmt: skip
+@law(
+    "bitwise",
+    "Where nothing was ever written, exactly zero is read.",
+    "beta = 0, S_0 = 0  =>  o = 0, S_T = 0",
+    adjust=with_fields(beta="zero", final_state=True),
+)
 def nothing_written_nothing_read(kernel: Kernel, case: Case) -> Judgement:
     problem = with_state(problem_of(case), None if case.state == "none" else np.zeros_like(_some_state(case)))
     problem = with_(problem, beta=np.zeros_like(problem.beta))
@@ -84,8 +105,11 @@ def _some_state(case: Case) -> np.ndarray:
     return state
 
 
-@law("bitwise", "Changing tokens from t on changes no bit of the output before t.",
-     "x_s = y_s for s < t  =>  f(x)_s = f(y)_s for s < t")  # fmt: skip
+@law(
+    "bitwise",
+    "Changing tokens from t on changes no bit of the output before t.",
+    "x_s = y_s for s < t  =>  f(x)_s = f(y)_s for s < t",
+)
 def the_future_does_not_change_the_past(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     at = case.at % max(max(problem.lengths, default=1), 1)
@@ -95,8 +119,11 @@ def the_future_does_not_change_the_past(kernel: Kernel, case: Case) -> Judgement
     return same_bits({"o": after}, {"o": before}, problem, case, f"the output before tokens >= {at} were changed")
 
 
-@law("bitwise", "The same call gives the same bits, whatever was called in between.",
-     "f(x), f(y), f(z), f(x):  the first and the last are equal")  # fmt: skip
+@law(
+    "bitwise",
+    "The same call gives the same bits, whatever was called in between.",
+    "f(x), f(y), f(z), f(x):  the first and the last are equal",
+)
 def the_same_call_gives_the_same_bits(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     first = _parts(kernel(case))
@@ -109,17 +136,23 @@ def the_same_call_gives_the_same_bits(kernel: Kernel, case: Case) -> Judgement:
     return same_bits(_parts(kernel(other)), _parts(again), problem, case, "the first of two equal calls")
 
 
-@law("bitwise", "Strided and transposed inputs give the same bits as contiguous ones, and gaps are never read.",
-     "f(view of x) = f(copy of x)")  # fmt: skip
+@law(
+    "bitwise",
+    "Strided and transposed inputs give the same bits as contiguous ones, and gaps are never read.",
+    "f(view of x) = f(copy of x)",
+)
 def strides_do_not_matter(kernel: Kernel, case: Case) -> Judgement:
     problem, layout = problem_of(case), case.layout if case.layout != "contiguous" else "strided"
     got, expected = kernel(case, layout=layout), kernel(case, layout="contiguous")
     return same_bits(_parts(got), _parts(expected), problem, case, "the result for contiguous inputs")
 
 
-@law("bitwise", "The dtype of g and beta is only a container: the same numbers in float32 give nearly the same result.",
-     "f(.., g as float32, beta as float32) = f(.., g, beta), here up to one rounding of the output",
-     adjust=lambda case: case.but(gate_dtype="same", dtype="bfloat16" if case.dtype == "float32" else case.dtype))  # fmt: skip
+@law(
+    "bitwise",
+    "The dtype of g and beta is only a container: the same numbers in float32 give nearly the same result.",
+    "f(.., g as float32, beta as float32) = f(.., g, beta), here up to one rounding of the output",
+    adjust=lambda case: case.but(gate_dtype="same", dtype="bfloat16" if case.dtype == "float32" else case.dtype),
+)
 def the_gate_dtype_is_a_container(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     same, wide = kernel(case), kernel(case.but(gate_dtype="float32"), problem)

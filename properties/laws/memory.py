@@ -8,8 +8,7 @@ from properties.law import Judgement, law, same_bits
 from properties.laws.bitwise import _parts
 
 
-@law("memory", "The inputs, the state among them, are the same after the call as before.",
-     "x after f(x) = x before")  # fmt: skip
+@law("memory", "The inputs, the state among them, are the same after the call as before.", "x after f(x) = x before")
 def inputs_are_unchanged(kernel: Kernel, case: Case) -> Judgement:
     output = kernel(case)
     if output.mutated:
@@ -17,8 +16,11 @@ def inputs_are_unchanged(kernel: Kernel, case: Case) -> Judgement:
     return Judgement(0.0, problem_of(case).T > 0)
 
 
-@law("memory", "No output shares memory with an input.",
-     "storage(o), storage(S_T) differ from the storage of every input")  # fmt: skip
+@law(
+    "memory",
+    "No output shares memory with an input.",
+    "storage(o), storage(S_T) differ from the storage of every input",
+)
 def outputs_alias_no_input(kernel: Kernel, case: Case) -> Judgement:
     output = kernel(case)
     if output.aliased:
@@ -26,8 +28,11 @@ def outputs_alias_no_input(kernel: Kernel, case: Case) -> Judgement:
     return Judgement(0.0, output.o.size > 0)
 
 
-@law("memory", "What lies around the inputs is neither read nor written.",
-     "f(x between NaN) = f(x between huge values) = f(x), and the surroundings keep their bits")  # fmt: skip
+@law(
+    "memory",
+    "What lies around the inputs is neither read nor written.",
+    "f(x between NaN) = f(x between huge values) = f(x), and the surroundings keep their bits",
+)
 def nothing_outside_the_tensors_is_touched(kernel: Kernel, case: Case) -> Judgement:
     problem, plain = problem_of(case), kernel(case)
     for guard in ("nan", "huge"):
@@ -41,8 +46,11 @@ def nothing_outside_the_tensors_is_touched(kernel: Kernel, case: Case) -> Judgem
     return judgement
 
 
-@law("memory", "Every element of the output and of the final state is written.",
-     "f(x) with fresh memory full of NaN = f(x)")  # fmt: skip
+@law(
+    "memory",
+    "Every element of the output and of the final state is written.",
+    "f(x) with fresh memory full of NaN = f(x)",
+)
 def outputs_are_written_completely(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     got, expected = kernel(case, poison=True), kernel(case)

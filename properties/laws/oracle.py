@@ -9,8 +9,11 @@ from properties.case import Case
 from properties.law import Judgement, judge, law, need_state, with_fields
 
 
-@law("oracle", "Every token of the output equals the recurrence, within its budget.",
-     "o_t = scale S_t^T q_t,  S_t = (I - beta_t k_t k_t^T) Diag(exp g_t) S_(t-1) + beta_t k_t v_t^T")  # fmt: skip
+@law(
+    "oracle",
+    "Every token of the output equals the recurrence, within its budget.",
+    "o_t = scale S_t^T q_t,  S_t = (I - beta_t k_t k_t^T) Diag(exp g_t) S_(t-1) + beta_t k_t v_t^T",
+)
 def output_equals_the_recurrence(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     output = kernel(case)
@@ -19,9 +22,12 @@ def output_equals_the_recurrence(kernel: Kernel, case: Case) -> Judgement:
     return judge("o", errors, problem, informative(problem, truth, case.dtype), "the recurrence")
 
 
-@law("oracle", "The final state of every sequence equals the recurrence's, within its budget.",
-     "S_T = (I - beta_T k_T k_T^T) Diag(exp g_T) S_(T-1) + beta_T k_T v_T^T",
-     adjust=with_fields(final_state=True))  # fmt: skip
+@law(
+    "oracle",
+    "The final state of every sequence equals the recurrence's, within its budget.",
+    "S_T = (I - beta_T k_T k_T^T) Diag(exp g_T) S_(T-1) + beta_T k_T v_T^T",
+    adjust=with_fields(final_state=True),
+)
 def final_state_equals_the_recurrence(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     state = need_state(kernel(case))
@@ -36,8 +42,12 @@ def _harsh(case: Case) -> Case:
     return case.but(gate=gate, final_state=True)
 
 
-@law("finite", "Finite legal input gives finite outputs and a finite final state, at any gate.",
-     "q, k, v, beta finite, g in [-1000, 0]  =>  o, S finite", adjust=_harsh)  # fmt: skip
+@law(
+    "finite",
+    "Finite legal input gives finite outputs and a finite final state, at any gate.",
+    "q, k, v, beta finite, g in [-1000, 0]  =>  o, S finite",
+    adjust=_harsh,
+)
 def finite_input_gives_finite_output(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     for name, x in kernel(case).parts.items():

@@ -20,18 +20,23 @@ MALFORMED: dict[str, Change] = {
     "g of another head count": lambda p: {"g": np.float32(np.concatenate([p.g, p.g[:, :, :1]], axis=2))},
     "beta with a channel axis": lambda p: {"beta": np.float32(p.beta[..., None])},
     "an initial state transposed to [.., V, K] with V != K": lambda p: {
-        "initial_state": np.zeros((p.N, p.HV, p.V + 1, p.K), np.float32)},
+        "initial_state": np.zeros((p.N, p.HV, p.V + 1, p.K), np.float32)
+    },
     "an initial state for one sequence too many": lambda p: {
-        "initial_state": np.zeros((p.N + 1, p.HV, p.K, p.V), np.float32)},
+        "initial_state": np.zeros((p.N + 1, p.HV, p.K, p.V), np.float32)
+    },
     "cu_seqlens that decrease": lambda p: {"cu_seqlens": np.array([0, p.T, p.T - 1, p.T], np.int64)},
     "cu_seqlens that do not start at 0": lambda p: {"cu_seqlens": np.array([1, p.T], np.int64)},
     "cu_seqlens that do not end at T": lambda p: {"cu_seqlens": np.array([0, p.T - 1], np.int64)},
-}  # fmt: skip
+}
 
 
-@law("refuse", "Malformed input is refused with an error, never computed with.",
-     "shape, state or cu_seqlens that the contract excludes  =>  ValueError, TypeError, ..",
-     adjust=lambda case: case.but(T=max(case.T, 2), B=1, packed=(), K=max(case.K, 2), state="none", edits=()))  # fmt: skip
+@law(
+    "refuse",
+    "Malformed input is refused with an error, never computed with.",
+    "shape, state or cu_seqlens that the contract excludes  =>  ValueError, TypeError, ..",
+    adjust=lambda case: case.but(T=max(case.T, 2), B=1, packed=(), K=max(case.K, 2), state="none", edits=()),
+)
 def malformed_input_is_refused(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     kernel(case)  # a kernel that refuses the well-formed case as well tells nothing
@@ -39,9 +44,12 @@ def malformed_input_is_refused(kernel: Kernel, case: Case) -> Judgement:
     return _refuses(kernel, case, problem, name, arrays=change(problem))
 
 
-@law("refuse", "cu_seqlens together with a batch of more than one row is refused.",
-     "cu_seqlens given  =>  B = 1",
-     adjust=lambda case: case.but(T=max(case.T, 2), B=2, packed=(), state="none"))  # fmt: skip
+@law(
+    "refuse",
+    "cu_seqlens together with a batch of more than one row is refused.",
+    "cu_seqlens given  =>  B = 1",
+    adjust=lambda case: case.but(T=max(case.T, 2), B=2, packed=(), state="none"),
+)
 def packing_needs_one_row(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     kernel(case)
@@ -49,8 +57,11 @@ def packing_needs_one_row(kernel: Kernel, case: Case) -> Judgement:
     return _refuses(kernel, case, problem, "cu_seqlens with B = 2", arrays=arrays)
 
 
-@law("refuse", "A keyword that the kernel does not know is refused, never swallowed.",
-     "f(.., use_beta_sigmoid_in_the_kernel_of_tomorrow=True)  =>  TypeError")  # fmt: skip
+@law(
+    "refuse",
+    "A keyword that the kernel does not know is refused, never swallowed.",
+    "f(.., use_beta_sigmoid_in_the_kernel_of_tomorrow=True)  =>  TypeError",
+)
 def an_unknown_keyword_is_refused(kernel: Kernel, case: Case) -> Judgement:
     kernel(case)
     extra = {"use_beta_sigmoid_in_the_kernel_of_tomorrow": True}
@@ -66,12 +77,17 @@ def _refuses(kernel: Kernel, case: Case, problem: Problem, what: str, **call: An
         if broke.status == "timeout":
             raise
         return Judgement(np.inf, True, f"{what} ended in a crash, expected a clear refusal: {broke.message}")
-    return Judgement(np.inf, True, f"{what} was accepted; expected ValueError, TypeError, NotImplementedError or AssertionError")
+    return Judgement(
+        np.inf, True, f"{what} was accepted; expected ValueError, TypeError, NotImplementedError or AssertionError"
+    )
 
 
-@law("refuse", "scale is honoured, and K ** -0.5 where it is not given.",
-     "f(.., scale=s) = f(.., scale=1) s",
-     adjust=lambda case: case.but(scale=None if case.at % 2 else 0.75 - case.at))  # fmt: skip
+@law(
+    "refuse",
+    "scale is honoured, and K ** -0.5 where it is not given.",
+    "f(.., scale=s) = f(.., scale=1) s",
+    adjust=lambda case: case.but(scale=None if case.at % 2 else 0.75 - case.at),
+)
 def the_scale_is_honoured(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     output, truth = kernel(case), trace(problem)
@@ -79,9 +95,12 @@ def the_scale_is_honoured(kernel: Kernel, case: Case) -> Judgement:
     return judge("o", errors, problem, informative(problem, truth, case.dtype), "the recurrence with that scale")
 
 
-@law("refuse", "The initial state is honoured or refused.",
-     "f(x, S) - f(x, 0) = f(x with v = 0, S)",
-     adjust=lambda case: case.but(state="random" if case.state in ("none", "zero") else case.state))  # fmt: skip
+@law(
+    "refuse",
+    "The initial state is honoured or refused.",
+    "f(x, S) - f(x, 0) = f(x with v = 0, S)",
+    adjust=lambda case: case.but(state="random" if case.state in ("none", "zero") else case.state),
+)
 def the_initial_state_is_honoured(kernel: Kernel, case: Case) -> Judgement:
     problem = with_(problem_of(case), v=np.zeros_like(problem_of(case).v))
     output, truth = kernel(case, problem), trace(problem)

@@ -1,0 +1,182 @@
+"""`kda check` as its users meet it: planted faults, refusals, crashes, hangs, wrong arguments."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from properties.case import parse
+
+BROKEN = Path(__file__).with_name("broken.py")
+
+
+def kda(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kda", *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+
+
+def check(function: str, tmp_path: Path, *options: str):
+    """Exit status, text and result lines of one check."""
+    done = kda("check", f"{BROKEN}:{function}", "--jobs", "1", *options, cwd=tmp_path)
+    path = tmp_path / "kda-results" / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()][1:] if path.exists() else []
+    assert "Traceback" not in done.stdout + done.stderr
+    return done, lines
+
+
+FAULTS = {
+    "order_swapped": "output_equals_the_recurrence",
+    "state_ignored_when_short": "output_equals_the_recurrence",
+    "keyword_swallowed": "an_unknown_keyword_is_refused",
+    "nan_when_forgetting": "output_equals_the_recurrence",
+    "value_changed_in_place": "inputs_are_unchanged",
+    "last_token_off": "output_equals_the_recurrence",
+    "zeros": "output_equals_the_recurrence",
+    "segfaults": "output_equals_the_recurrence",
+    "exits": "output_equals_the_recurrence",
+    "raises_system_exit": "output_equals_the_recurrence",
+}
+
+
+@pytest.mark.parametrize(("function", "law"), FAULTS.items())
+def test_a_planted_fault_is_falsified_small_and_replayed(function, law, tmp_path):
+    done, lines = check(function, tmp_path, "--law", law)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (line,) = lines
+    case = parse(line["case"])
+    assert len(case.changed) <= 3, line["case"]
+    assert line["seconds_to_failure"] < 10
+    again = kda(*shlex.split(line["replay"])[1:], cwd=tmp_path)
+    assert again.returncode == 1 and line["status"] in again.stdout, again.stdout + again.stderr
+    path = tmp_path / "kda-results/falsified" / f"{function}-{law}.case"
+    from_file = kda("replay", path, "--kernel", f"{BROKEN}:{function}", "--law", law, cwd=tmp_path)
+    assert from_file.returncode == 1
+
+
+def test_the_stand_alone_script_shows_the_fault_without_the_suite(tmp_path):
+    _, (line,) = check("last_token_off", tmp_path, "--law", "output_equals_the_recurrence")
+    script = tmp_path / "kda-results" / line["script"]
+    assert "properties" not in script.read_text() and "kda_spec" not in script.read_text()
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    size, largest = map(float, re.search(r"recurrence\| (\S+), largest \|recurrence\| ([^,]+),", done.stdout).groups())
+    assert size > 0.05 * largest > 0
+
+
+def test_a_hang_is_a_verdict_and_leaves_nothing_running(tmp_path):
+    start = time.monotonic()
+    done, (line,) = check(
+        "hangs", tmp_path, "--law", "output_equals_the_recurrence", "--timeout", "1", "--profile", "smoke"
+    )
+    assert done.returncode == 1 and line["status"] == "timeout"
+    assert time.monotonic() - start < 60
+    time.sleep(0.5)
+    alive = subprocess.run(["pgrep", "-f", f"{BROKEN}:hangs"], capture_output=True, text=True)
+    assert alive.stdout == ""
+
+
+def test_a_crash_under_one_law_leaves_the_others_standing(tmp_path):
+    done, lines = check(
+        "exits",
+        tmp_path,
+        "--law",
+        "output_equals*",
+        "--law",
+        "scaling_the_queries*",
+        "--law",
+        "an_unknown*",
+        "--profile",
+        "smoke",
+    )
+    statuses = {line["law"]: line["status"] for line in lines}
+    assert len(statuses) == 3 and statuses["an_unknown_keyword_is_refused"] == "pass"
+    assert "crash" in statuses.values() and done.returncode == 1
+
+
+def test_a_kernel_that_refuses_everything_is_unusable_not_verified(tmp_path):
+    done, lines = check("refuses_everything", tmp_path, "--profile", "smoke")
+    assert done.returncode == 2 and "unusable" in done.stdout
+    assert {line["status"] for line in lines} == {"unsupported"}
+
+
+def test_what_a_kernel_refuses_is_unsupported_and_counted(tmp_path):
+    _, lines = check("order_swapped", tmp_path, "--law", "packed_sequences_are_independent", "--profile", "smoke")
+    assert lines[0]["status"] == "unsupported" and lines[0]["refused"] == lines[0]["tried"] > 0
+    assert "packed sequences" in lines[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "no_such_kernel"], "TARGET: expected a shipped name"),
+        (["check", "missing.py:kernel"], "the file missing.py does not exist"),
+        (["check", f"{BROKEN}:nothing"], "has no function 'nothing'"),
+        (["check", f"{BROKEN}:NOT_A_FUNCTION"], "is not callable"),
+        (["check", f"{BROKEN}:wrong_signature"], "does not have the contract's signature"),
+        (["check", "no.such.module:kernel"], "No module named"),
+        (["check", "numpy_loop", "--law", "no_such_law*"], "no law matches no_such_law*"),
+        (["check", "numpy_loop", "--proflie", "dev"], "No such option"),
+        (["check", "numpy_loop", "--profile", "fast"], "is not one of"),
+        (["check", "numpy_loop", "--device", "cuda"], "not run: --device cuda needs a GPU"),
+        (["replay", "Case(T=3, speed=2)", "--kernel", "numpy_loop"], "Case has no field speed"),
+        (["replay", "Case(gate='soft')", "--kernel", "numpy_loop"], "Case.gate: expected one of"),
+        (["replay", "import os", "--kernel", "numpy_loop"], "CASE: expected one line such as"),
+        (["new", "two words"], "NAME: expected a Python identifier"),
+    ],
+)
+def test_wrong_arguments_end_with_status_two_and_one_paragraph(arguments, words, tmp_path):
+    if "cuda" in arguments:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+    done = kda(*arguments, cwd=tmp_path)
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2 and words in text, text
+    assert "Traceback" not in text
+
+
+def test_the_starter_file_already_passes(tmp_path):
+    assert kda("new", "mine", cwd=tmp_path).returncode == 0
+    done = kda("check", "mine.py:mine", "--profile", "smoke", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "holds" in done.stdout
+    assert kda("new", "mine", cwd=tmp_path).returncode == 2
+
+
+def test_the_list_names_kernels_and_laws(tmp_path):
+    done = kda("list", cwd=tmp_path)
+    assert done.returncode == 0
+    for word in ("torch_chunked", "the_future_does_not_change_the_past", "bitwise"):
+        assert word in done.stdout
+
+
+def test_the_same_seed_gives_the_same_results(tmp_path):
+    def run(folder: str):
+        kda(
+            "check",
+            "numpy_loop",
+            "--profile",
+            "smoke",
+            "--law",
+            "output*",
+            "--jobs",
+            "1",
+            "--out",
+            folder,
+            cwd=tmp_path,
+        )
+        line = json.loads((tmp_path / folder / "results.jsonl").read_text().splitlines()[1])
+        return {name: line[name] for name in ("tried", "informative", "worst", "worst_case", "coverage")}
+
+    assert run("a") == run("b")
+
+
+def test_pytest_shows_the_same_laws(tmp_path):
+    arguments = ["-q", "-p", "no:cacheprovider", "properties/test_kernels.py", "-k", "inputs_are_unchanged"]
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "pytest", *arguments, "--kernel", f"{BROKEN}:value_changed_in_place"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and "the call changed its input v" in done.stdout, done.stdout
