@@ -1,4 +1,4 @@
-"""Draw the state after each stage of the walkthrough in docs/equation.md as SVG: python docs/pictures/make_pictures.py."""
+"""Draw the stages of the walkthrough in docs/equation.md as SVG: python docs/pictures/make_pictures.py."""
 
 from pathlib import Path
 
@@ -39,6 +39,7 @@ def strip(stages: dict[str, np.ndarray]) -> str:
         "erase": "erase: (I - beta k k^T) S",
         "write": "write: S + beta k v^T",
     }
+    font = 'font-family="sans-serif" font-size="14" text-anchor="middle" fill="#102030"'
     step, top = 210, 40
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" width="840" height="170" role="img" aria-label="One token">',
@@ -46,9 +47,7 @@ def strip(stages: dict[str, np.ndarray]) -> str:
     ]
     for n, (name, S) in enumerate(stages.items()):
         left = n * step + 48
-        parts.append(
-            f'<text x="{left + CELL}" y="24" font-family="sans-serif" font-size="14" text-anchor="middle" fill="#102030">{titles[name]}</text>'
-        )
+        parts.append(f'<text x="{left + CELL}" y="24" {font}>{titles[name]}</text>')
         parts += cells(S, left, top)
         if n:
             x, y = left - 62, top + CELL
