@@ -19,4 +19,7 @@ SHIPPED = {
     "torch_chunked": Shipped(
         "implementations.torch_chunked:torch_chunked", "chunk by chunk in torch (UT transform), differentiable"
     ),
+    "triton_recurrent": Shipped(
+        "implementations.triton_recurrent:triton_recurrent", "token by token in one Triton kernel"
+    ),
 }

@@ -57,7 +57,9 @@ def gradient_scales(problem: Problem, state: Trace, do: np.ndarray, dstate: np.n
 def adjoint_masses(problem: Problem, do: np.ndarray, dstate: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Largest column norm of the adjoint mass at every token, [B, T, HV], and before the first one, [N, HV].
 
-    G_(t-1) = Diag(alpha) (I - beta k k^T) G_t with G_t joined by scale q_t do_t^T; its mass adds the squares instead.
+    G_(t-1) = Diag(alpha) (I - beta k k^T) G_t with G_t joined by scale q_t do_t^T; its mass adds the squares instead, and
+    fades with the slowest channel of each token: a chunk kernel multiplies decays along every path through the keys,
+    which may change channel at each token, and what cancels among those paths is of that size.
     """
     group, HV = problem.HV // problem.H, problem.HV
     masses, first = np.zeros((problem.B, problem.T, HV)), np.zeros((problem.N, HV))
@@ -72,6 +74,6 @@ def adjoint_masses(problem: Problem, do: np.ndarray, dstate: np.ndarray | None) 
             masses[row, start + t] = np.sqrt(square.sum(axis=-2).max(axis=-1, initial=0.0))
             erased = (beta[t] * k[t])[:, :, None] * (k[t][:, None, :] @ G)
             G = alpha[t][:, :, None] * (G - erased)
-            square = (alpha[t] ** 2)[:, :, None] * (square + erased * erased)
+            square = (alpha[t].max(axis=-1) ** 2)[:, None, None] * (square + erased * erased)
         first[n] = np.sqrt(square.sum(axis=-2).max(axis=-1, initial=0.0))
     return masses, first

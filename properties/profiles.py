@@ -13,6 +13,7 @@ class Profile:
         shrink: seconds a law may spend on making a counterexample small.
         longest: upper end of the lengths drawn.
         widest: upper end of K and V.
+        volume: upper end of tokens times value heads times the larger width.
         target: whether the error in budget units guides the search.
     """
 
@@ -21,13 +22,14 @@ class Profile:
     shrink: float
     longest: int
     widest: int
+    volume: int = 150_000
     target: bool = False
 
 
 PROFILES = {
     "smoke": Profile(examples=4, seconds=0.5, shrink=3, longest=70, widest=32),
     "dev": Profile(examples=30, seconds=6, shrink=10, longest=200, widest=128),
-    "interpreter": Profile(examples=12, seconds=12, shrink=20, longest=70, widest=32),
+    "interpreter": Profile(examples=12, seconds=6, shrink=20, longest=70, widest=32, volume=1_000),
     "ci": Profile(examples=40, seconds=30, shrink=20, longest=200, widest=128),
     "gpu": Profile(examples=40, seconds=30, shrink=20, longest=520, widest=256),
     "nightly": Profile(examples=400, seconds=600, shrink=120, longest=1100, widest=256, target=True),

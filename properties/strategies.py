@@ -70,10 +70,10 @@ def cases(profile: Profile, dtypes: tuple[str, ...] = DTYPES) -> st.SearchStrate
         power=st.integers(1, 3),
         edits=st.just(()) | st.lists(edit, max_size=3).map(tuple),
         seed=st.integers(0, 2**16),
-    ).map(legal)
+    ).map(lambda case: legal(case, profile.volume))
 
 
-def legal(case: Case) -> Case:
+def legal(case: Case, volume: int) -> Case:
     """The case inside what a dtype can hold, and not larger than one call should be."""
     changes: dict[str, object] = {}
     if case.packed:
@@ -81,6 +81,6 @@ def legal(case: Case) -> Case:
     if case.dtype == "float16":
         changes["v_log2"] = -4 if case.state in ("huge", "spike") else max(-4, min(2, case.v_log2))
     wide = max(case.K, case.V) * sum(case.lengths) * case.H * case.group
-    if wide > 150_000:
-        changes.update(H=1, group=min(case.group, 2))
+    if wide > volume:
+        changes.update(H=1, B=1, group=min(case.group, 2))
     return case.but(**changes)

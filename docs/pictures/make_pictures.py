@@ -25,8 +25,8 @@ def cells(S: np.ndarray, left: int, top: int) -> list[str]:
         parts.append(
             f'<rect x="{left + j * CELL + 1}" y="{top + i * CELL + 1}" width="{CELL}" height="{CELL}" stroke="#5a7fa5" '
             f'fill="rgb({245 - 200 * shade:.0f},{248 - 145 * shade:.0f},{252 - 70 * shade:.0f})"/>'
-            f'<text x="{left + (j + 0.5) * CELL + 1}" y="{top + (i + 0.5) * CELL + 7}" font-family="sans-serif" font-size="18" '
-            f'text-anchor="middle" fill="{colour}">{x:g}</text>'
+            f'<text x="{left + (j + 0.5) * CELL + 1}" y="{top + (i + 0.5) * CELL + 7}" font-family="sans-serif" '
+            f'font-size="18" text-anchor="middle" fill="{colour}">{x:g}</text>'
         )
     return parts
 

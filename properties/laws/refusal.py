@@ -86,7 +86,7 @@ def _refuses(kernel: Kernel, case: Case, problem: Problem, what: str, **call: An
     "refuse",
     "scale is honoured, and K ** -0.5 where it is not given.",
     "f(.., scale=s) = f(.., scale=1) s",
-    adjust=lambda case: case.but(scale=None if case.at % 2 else 0.75 - case.at),
+    adjust=lambda case: case.but(scale=(None, 1.0, 0.3, -0.5)[case.at % 4]),
 )
 def the_scale_is_honoured(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
