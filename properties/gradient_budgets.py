@@ -57,9 +57,9 @@ def gradient_scales(problem: Problem, state: Trace, do: np.ndarray, dstate: np.n
 def adjoint_masses(problem: Problem, do: np.ndarray, dstate: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Largest column norm of the adjoint mass at every token, [B, T, HV], and before the first one, [N, HV].
 
-    G_(t-1) = Diag(alpha) (I - beta k k^T) G_t with G_t joined by scale q_t do_t^T; its mass adds the squares instead, and
-    fades with the slowest channel of each token: a chunk kernel multiplies decays along every path through the keys,
-    which may change channel at each token, and what cancels among those paths is of that size.
+    G_(t-1) = Diag(alpha) (I - beta k k^T) G_t with G_t joined by scale q_t do_t^T; its mass adds the squares instead,
+    and fades with the slowest channel of each token: a chunk kernel multiplies decays along every path through the
+    keys, which may change channel at each token, and what cancels among those paths is of that size.
     """
     group, HV = problem.HV // problem.H, problem.HV
     masses, first = np.zeros((problem.B, problem.T, HV)), np.zeros((problem.N, HV))
