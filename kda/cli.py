@@ -158,7 +158,7 @@ def report(results: tuple[Path, ...], out: Path) -> None:
     try:
         from reports import ReportError, build
     except ImportError as error:
-        fail(f"the report needs pandas, jinja2 and matplotlib (pip install 'kda-verify[report]'): {error}")
+        fail(f"the report needs pandas and jinja2 (pip install 'kda-verify[report]'): {error}")
     try:
         paths = build(list(results) or [Path("kda-results")], out)
     except ReportError as error:

@@ -1,0 +1,6 @@
+"""From saved results to tables and pages: reads files only, runs no kernel."""
+
+from reports.build import build
+from reports.results import ReportError, Results, load
+
+__all__ = ["ReportError", "Results", "build", "load"]
