@@ -22,4 +22,7 @@ SHIPPED = {
     "triton_recurrent": Shipped(
         "implementations.triton_recurrent:triton_recurrent", "token by token in one Triton kernel"
     ),
+    "triton_chunked": Shipped(
+        "implementations.triton_chunked:triton_chunked", "chunk by chunk in Triton, fused, forward"
+    ),
 }
