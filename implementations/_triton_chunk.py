@@ -31,7 +31,7 @@ def _gate(g, rows, inside, HV: tl.constexpr, head, K: tl.constexpr, channels, wi
 
 @triton.jit
 def _sum_of_parts(total, from_part, to_part, BK: tl.constexpr):
-    """For every part p: the sum of the totals of parts m with from_part(p) <= m < to_part(p); totals are [PARTS, BK]."""
+    """Per part p the sum of the totals of parts m with from_part(p) <= m < to_part(p); totals are [PARTS, BK]."""
     m = tl.arange(0, PARTS)
     chosen = (m[:, None] >= from_part[None, :]) & (m[:, None] < to_part[None, :])
     return tl.sum(tl.where(chosen[:, :, None], total[:, None, :], 0.0), axis=0)

@@ -4,6 +4,8 @@ Forward only. Products take the inputs' half precision where that is bfloat16; f
 float32 accuracy. Runs on a GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time.
 """
 
+import itertools
+
 import torch
 import triton
 import triton.language as tl
@@ -105,7 +107,7 @@ def _chunk_list(shape, cu_seqlens, device):
     if cu_seqlens is None:
         return None, None, shape.N * triton.cdiv(shape.T, CHUNK)
     ends = cu_seqlens.tolist()
-    lengths = [stop - start for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    lengths = [stop - start for start, stop in itertools.pairwise(ends)]
     pairs = [(n, c) for n, length in enumerate(lengths) for c in range(triton.cdiv(length, CHUNK))]
     chunks = torch.tensor(pairs, dtype=torch.int32).reshape(-1, 2).to(device)
     return cu_seqlens.to(device=device, dtype=torch.int64).contiguous(), chunks, shape.T // CHUNK + shape.N + 1
