@@ -1,7 +1,7 @@
 """The Triton code of the chunked forward: what one chunk needs of itself, and the walk over chunks.
 
-Exponents are base 2 and only of sums of log decays, which are never positive: no running sum is subtracted from another,
-so a gate of -1000 costs its neighbours no precision, nothing can overflow, and no row looks at a later one.
+Exponents are base 2 and only of sums of log decays, which are never positive: no running sum is subtracted from
+another, so a gate of -1000 costs its neighbours no precision, nothing can overflow, and no row looks at a later one.
 """
 
 import triton

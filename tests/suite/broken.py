@@ -76,8 +76,8 @@ def segfaults(q, k, v, g, beta, **keywords):
 
 
 def exits(q, k, v, g, beta, **keywords):
-    """Ends its process for strong gates."""
-    if g.min() < -10:
+    """Ends its process for packed sequences."""
+    if keywords.get("cu_seqlens") is not None:
         os._exit(0)
     return torch_recurrent(q, k, v, g, beta, **keywords)
 
