@@ -1,63 +1,96 @@
-"""The Triton code of the chunked forward: what one chunk needs of itself, and the walk over chunks.
+"""The Triton code of the chunked forward, first half: what a chunk needs of itself, all chunks side by side.
 
-Exponents are base 2 and only of sums of log decays, which are never positive: no running sum is subtracted from
-another, so a gate of -1000 costs its neighbours no precision, nothing can overflow, and no row looks at a later one.
+A chunk has 64 tokens in 4 parts of 16. Rows of one block against columns of the block before it (blocks of 32 and 16
+tokens, and of 8, 4, 2, 1 where needed): query and key are both decayed to the border between the blocks, so that every
+exponent is a sum of log decays, never positive. Nothing overflows at any gate, no small decay is lost beside a large
+one, and no row looks at a later one. Inside a part of 16 there is a faster way: exp2(G_i + 60) exp2(-G_j - 60), exact
+enough while G, the sum of log2 decays from the part's start, stays above -120 (16 tokens at a gate of -5 reach -115.4).
+Rows beyond that, and all rows of float32 inputs, take the blocks of 8 to 1. Which way a row takes depends on that row
+and earlier ones alone, so the future changes no bit of the past.
 """
 
 import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-# A decay of 2^-1000 is 0 in float32, and sums of 64 of them are still ordinary numbers.
-LEAST = tl.constexpr(-1000.0)
+# exp(-111) is 2^-160: 0 in float32 even after a state of 1e4 and values of 2^20. bfloat16 holds the number exactly.
+LEAST = tl.constexpr(-111.0)
 C = tl.constexpr(64)
 SUB = tl.constexpr(16)
-PARTS = tl.constexpr(4)
+REACH = tl.constexpr(-120.0)
+UP = tl.constexpr(2.0**60)
 
 
 @triton.jit
-def _dot(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+def dot(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
     """A matrix product summed in float32, with operands rounded to OPERAND."""
     return tl.dot(a.to(OPERAND), b.to(OPERAND), input_precision=PRECISION)
 
 
 @triton.jit
-def _gate(g, rows, inside, HV: tl.constexpr, head, K: tl.constexpr, channels, wide):
-    """Log2 decay of some rows [.., BK]; 0 for rows outside the sequence and for padding channels."""
-    place = (rows * HV + head)[:, None] * K + channels[None, :]
-    x = tl.load(g + place, mask=inside[:, None] & wide[None, :], other=0.0).to(tl.float32)
-    return tl.maximum(x * LOG2E, LEAST)
+def _sums(chosen, gate, OPERAND: tl.constexpr):
+    """Sums of log decays over the rows chosen [C, C] for each row, in base 2, with the accuracy of float32."""
+    if gate.dtype == tl.bfloat16 and OPERAND == tl.bfloat16:
+        return tl.dot(chosen.to(tl.bfloat16), gate) * LOG2E
+    if OPERAND == tl.bfloat16:
+        return tl.dot(chosen.to(tl.float32), gate.to(tl.float32), input_precision="tf32x3") * LOG2E
+    return tl.dot(chosen.to(tl.float32), gate.to(tl.float32), input_precision="ieee") * LOG2E
 
 
 @triton.jit
-def _sum_of_parts(total, from_part, to_part, BK: tl.constexpr):
-    """Per part p the sum of the totals of parts m with from_part(p) <= m < to_part(p); totals are [PARTS, BK]."""
-    m = tl.arange(0, PARTS)
-    chosen = (m[:, None] >= from_part[None, :]) & (m[:, None] < to_part[None, :])
-    return tl.sum(tl.where(chosen[:, :, None], total[:, None, :], 0.0), axis=0)
+def _blocks(query, key, gate, SIZE: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+    """q_i . Gamma_ij k_j and k_i . Gamma_ij k_j for i in an odd block of SIZE tokens and j in the even one before it."""
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    same = i // SIZE == j // SIZE
+    here = tl.exp2(_sums(same & (j <= i), gate, OPERAND))
+    target = tl.trans(key * tl.exp2(_sums(same & (j > i), gate, OPERAND)))
+    chosen = (i // SIZE == j // SIZE + 1) & (i // SIZE % 2 == 1)
+    reads = tl.where(chosen, dot(query * here, target, PRECISION, OPERAND), 0.0)
+    return reads, tl.where(chosen, dot(key * here, target, PRECISION, OPERAND), 0.0)
 
 
 @triton.jit
-def _inverse(L, PRECISION: tl.constexpr):
-    """(I + L)^-1 of a strictly lower triangular [C, C]: substitution inside 16 x 16 blocks, then block by block."""
-    part, r = tl.arange(0, PARTS), tl.arange(0, SUB)
-    same = part[:, None] == part[None, :]
-    blocks = tl.reshape(L, (PARTS, SUB, PARTS, SUB))
-    lower = tl.sum(tl.where(same[:, None, :, None], blocks, 0.0), axis=2)
-    X = tl.zeros((PARTS, SUB, SUB), tl.float32) + tl.where(r[:, None] == r[None, :], 1.0, 0.0)[None, :, :]
-    for j in range(SUB - 1):
-        column = tl.sum(tl.where((r == j)[None, None, :], lower, 0.0), axis=2)
-        row = tl.sum(tl.where((r == j)[None, :, None], X, 0.0), axis=1)
-        X -= column[:, :, None] * row[:, None, :]
-    spread = tl.where(same[:, None, :, None], X[:, :, None, :] + tl.zeros((PARTS, SUB, PARTS, SUB), tl.float32), 0.0)
-    diagonal = tl.reshape(spread, (C, C))
-    i, k = tl.arange(0, C), tl.arange(0, C)
-    below = tl.where((i[:, None] // SUB) > (k[None, :] // SUB), L, 0.0)
-    inverse = diagonal
-    for s in range(1, PARTS):
-        found = tl.where(((i // SUB) == s)[:, None], tl.dot(below, inverse, input_precision=PRECISION), 0.0)
-        inverse -= tl.dot(diagonal, found, input_precision=PRECISION)
-    return inverse
+def _rows(x, at, mask):
+    """Some rows and channels of a tensor, zero outside it."""
+    return tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _gates(g, at, mask):
+    """Log decays in g's dtype, cut off where nothing is left anyway."""
+    gate = tl.load(g + at, mask=mask, other=0.0)
+    return tl.maximum(gate.to(tl.float32), LEAST).to(gate.dtype)
+
+
+@triton.jit
+def _inside_parts(q, k, g, at_key, at_gate, mask, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+    """q_i . Gamma_ij k_j for j <= i and k_i . Gamma_ij k_j for j < i inside parts of 16, at any gate."""
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    query, key, gate = _rows(q, at_key, mask), _rows(k, at_key, mask), _gates(g, at_gate, mask)
+    reads = tl.where(i == j, tl.sum(query * key, axis=1)[:, None], 0.0)
+    keys = tl.zeros((C, C), tl.float32)
+    for level in tl.static_range(4):
+        more_reads, more_keys = _blocks(query, key, gate, 8 >> level, PRECISION, OPERAND)
+        reads, keys = reads + more_reads, keys + more_keys
+    return reads, keys
+
+
+@triton.jit
+def _merged(X, L, SIZE: tl.constexpr, SOLVE: tl.constexpr):
+    """The inverse of blocks of 2 SIZE from that of blocks of SIZE: X - X L X with what L has between them."""
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    between = tl.where((i // SIZE == j // SIZE + 1) & (i // SIZE % 2 == 1), L, 0.0)
+    return X - tl.dot(tl.dot(X, between, input_precision=SOLVE), X, input_precision=SOLVE)
+
+
+@triton.jit
+def _inverse(L, SOLVE: tl.constexpr):
+    """(I + L)^-1 of a strictly lower triangular [C, C], from blocks of 2 to 4, 8, .., 64."""
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    X = tl.where(i == j, 1.0, 0.0) - tl.where((i == j + 1) & (i % 2 == 1), L, 0.0)
+    for level in tl.static_range(1, 6):
+        X = _merged(X, L, 1 << level, SOLVE)
+    return X
 
 
 @triton.jit
@@ -67,7 +100,6 @@ def chunk_kernel(
     v,
     g,
     beta,
-    cu,
     chunks,
     A,
     w,
@@ -75,155 +107,104 @@ def chunk_kernel(
     qg,
     kg,
     last,
-    T,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
     BK: tl.constexpr,
+    KB: tl.constexpr,
+    VP: tl.constexpr,
     BV: tl.constexpr,
-    PACKED: tl.constexpr,
+    FAST: tl.constexpr,
     PRECISION: tl.constexpr,
     SOLVE: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """One program: one chunk of one value head. Writes q . Gamma k (A), w, u, and q, k decayed to the chunk's ends."""
+    """One program: one chunk of one value head.
+
+    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence. Writes, in tiles [chunk, head,
+    C, width] that are zero behind the sequence: A = tril(q Gamma k^T), w = T (k decayed from the chunk's start),
+    u = T v with T = (I + tril(beta k Gamma k^T, -1))^-1 diag(beta), qg and kg = q and k decayed from the start and to
+    the end, and `last`, the decay of the whole chunk.
+    """
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
-    if PACKED:
-        n, c = tl.load(chunks + 2 * number).to(tl.int64), tl.load(chunks + 2 * number + 1).to(tl.int64)
-        start, stop = tl.load(cu + n).to(tl.int64), tl.load(cu + n + 1).to(tl.int64)
-        slot = start // C + n + c
-    else:
-        per = tl.cdiv(T, C)
-        n, c = number // per, number % per
-        start, stop = n * T, n * T + T
-        slot = number
-    i, channels = tl.arange(0, C), tl.arange(0, BK)
-    rows, wide = start + c * C + i, channels < K
-    inside = rows < stop
-    both = inside[:, None] & wide[None, :]
-    at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
-    at_gate = (rows * HV + head)[:, None] * K + channels[None, :]
-    query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
-    key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
-    strength = tl.load(beta + rows * HV + head, mask=inside, other=0.0).to(tl.float32)
+    tile = number * HV + head
+    start = tl.load(chunks + 2 * number)
+    length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
+    q += (start * H + head // (HV // H)) * K
+    k += (start * H + head // (HV // H)) * K
+    g += (start * HV + head) * K
+    v += (start * HV + head) * V
+    qg, kg, w = qg + tile * (C * BK), kg + tile * (C * BK), w + tile * (C * BK)
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    part = i // SUB
+    reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    for b in range(BK // KB):
+        channels = (b * KB + tl.arange(0, KB))[None, :]
+        mask = (i < length) & (channels < K)
+        at_key, at_gate = i * (H * K) + channels, i * (HV * K) + channels
+        gate = _gates(g, at_gate, mask)
+        into = _sums((part == j // SUB) & (j <= i), gate, OPERAND)
+        wide = gate.to(tl.float32) * LOG2E
+        first, second = tl.sum(tl.where(part == 0, wide, 0.0), axis=0), tl.sum(tl.where(part == 1, wide, 0.0), axis=0)
+        third, fourth = tl.sum(tl.where(part == 2, wide, 0.0), axis=0), tl.sum(tl.where(part == 3, wide, 0.0), axis=0)
+        key = _rows(k, at_key, mask)
+        if FAST:
+            least = tl.min(into, axis=1)
+            mine = (part == j // SUB) & (least >= REACH)[:, None]
+            target = tl.trans(key * tl.exp2(tl.minimum(-into - 60.0, 60.0)))
+            raised = tl.exp2(into + 60.0)
+            keys += tl.where(mine & (i > j), dot(key * raised, target, PRECISION, OPERAND), 0.0)
+            reads += tl.where(mine & (i >= j), dot(_rows(q, at_key, mask) * raised, target, PRECISION, OPERAND), 0.0)
+            if tl.min(least, axis=0) < REACH:
+                far_reads, far_keys = _inside_parts(q, k, g, at_key, at_gate, mask, PRECISION, OPERAND)
+                far = (least < REACH)[:, None]
+                reads, keys = reads + tl.where(far, far_reads, 0.0), keys + tl.where(far, far_keys, 0.0)
+        else:
+            far_reads, far_keys = _inside_parts(q, k, g, at_key, at_gate, mask, PRECISION, OPERAND)
+            reads, keys = reads + far_reads, keys + far_keys
 
-    own = _gate(g, rows, inside, HV, head, K, channels, wide)
-    later = _gate(g, rows + 1, inside & (rows + 1 < stop) & (i % SUB != SUB - 1), HV, head, K, channels, wide)
-    parts = tl.reshape(own, (PARTS, SUB, BK))
-    into = tl.reshape(tl.cumsum(parts, axis=1), (C, BK))
-    out_of = tl.reshape(tl.cumsum(tl.reshape(later, (PARTS, SUB, BK)), axis=1, reverse=True), (C, BK))
-    total = tl.sum(parts, axis=1)
-    p = tl.arange(0, PARTS)
-    before = _spread(_sum_of_parts(total, p * 0, p, BK), BK)
-    behind = _spread(_sum_of_parts(total, p + 1, p * 0 + PARTS, BK), BK)
-    from_start, to_end = tl.exp2(before + into), tl.exp2(behind + out_of)
+        if OPERAND == tl.bfloat16:
+            own = tl.where(part < 2, tl.where(part == 0, first[None, :], second[None, :]),
+                           tl.where(part == 2, third[None, :], fourth[None, :]))  # fmt: skip
+            ahead = key * tl.exp2(tl.minimum(own - into, 0.0))
+        else:  # a difference would lose the small decays beside a large one
+            ahead = key * tl.exp2(_sums((part == j // SUB) & (j > i), gate, OPERAND))
+        here = tl.exp2(into)
+        query, key = _rows(q, at_key, mask) * here, key * here
+        target, sibling = tl.trans(ahead), (part == j // SUB + 1) & (part % 2 == 1)
+        reads += tl.where(sibling, dot(query, target, PRECISION, OPERAND), 0.0)
+        keys += tl.where(sibling, dot(key, target, PRECISION, OPERAND), 0.0)
 
-    # Rows of part s against the columns of earlier parts, both decayed to the start of part s.
-    reads = tl.zeros((C, C), tl.float32)
-    keys = tl.zeros((C, C), tl.float32)
-    here = tl.exp2(into)
-    query_here, key_here = query * here, key * here
-    for s in tl.static_range(1, PARTS):
-        between = _spread(_sum_of_parts(total, p + 1, p * 0 + s, BK), BK)
-        earlier = (i // SUB) < s
-        decayed = tl.trans(key * tl.exp2(tl.where(earlier[:, None], between + out_of, float("-inf"))))
-        mine = ((i // SUB) == s)[:, None]
-        reads += tl.where(mine, _dot(query_here, decayed, PRECISION, OPERAND), 0.0)
-        keys += tl.where(mine, _dot(key_here, decayed, PRECISION, OPERAND), 0.0)
+        first, second, third, fourth = tl.exp2(first), tl.exp2(second), tl.exp2(third), tl.exp2(fourth)
+        before = tl.where(part % 2 == 0, 1.0, tl.where(part == 1, first[None, :], third[None, :]))
+        behind = tl.where(part % 2 == 1, 1.0, tl.where(part == 0, second[None, :], fourth[None, :]))
+        query, key, ahead = query * before, key * before, ahead * behind
+        target, lower = tl.trans(ahead), (i >= C // 2) & (j < C // 2)
+        reads += tl.where(lower, dot(query, target, PRECISION, OPERAND), 0.0)
+        keys += tl.where(lower, dot(key, target, PRECISION, OPERAND), 0.0)
 
-    # Inside a part: the row d tokens back, with the decay in between grown one token at a time.
-    column = tl.arange(0, C)
-    reads += tl.where(column[None, :] == i[:, None], tl.sum(query * key, axis=1)[:, None], 0.0)
-    decay = tl.zeros((C, BK), tl.float32)
-    for d in range(1, SUB):
-        valid = (i % SUB >= d) & inside
-        decay += _gate(g, rows - (d - 1), valid, HV, head, K, channels, wide)
-        place = at_key - d * H * K
-        back = tl.load(k + place, mask=valid[:, None] & wide[None, :], other=0.0).to(tl.float32) * tl.exp2(decay)
-        target = column[None, :] == (i - d)[:, None]
-        reads += tl.where(target, tl.sum(query * back, axis=1)[:, None], 0.0)
-        keys += tl.where(target, tl.sum(key * back, axis=1)[:, None], 0.0)
+        before = tl.where(part < 2, 1.0, (first * second)[None, :])
+        at = i * BK + channels
+        tl.store(qg + at, (query * before).to(qg.dtype.element_ty))
+        tl.store(w + at, (key * before).to(w.dtype.element_ty))
+        behind = tl.where(part >= 2, 1.0, (third * fourth)[None, :])
+        tl.store(kg + at, (ahead * behind).to(kg.dtype.element_ty))
+        whole = (first * second) * (third * fourth)
+        tl.store(last + tile * BK + b * KB + tl.arange(0, KB), whole)
 
-    inverse = _inverse(strength[:, None] * keys, SOLVE)
-    weighted = _dot(inverse, (strength[:, None] * key) * from_start, PRECISION, OPERAND)
-    tl.store(w + at_gate, weighted.to(w.dtype.element_ty), mask=both)
-    tl.store(qg + at_gate, (query * from_start).to(qg.dtype.element_ty), mask=both)
-    tl.store(kg + at_gate, (key * to_end).to(kg.dtype.element_ty), mask=both)
-    at_A = (rows * HV + head)[:, None] * C + column[None, :]
-    tl.store(A + at_A, reads.to(A.dtype.element_ty), mask=inside[:, None])
-    whole = tl.exp2(tl.sum(total, axis=0))
-    tl.store(last + (slot * HV + head) * K + channels, whole, mask=wide)
-    for b in range(tl.cdiv(V, BV)):
+    tl.store(A + tile * (C * C) + i * C + j, reads.to(A.dtype.element_ty))
+    places = tl.arange(0, C)
+    strength = tl.load(beta + (start + places) * HV + head, mask=places < length, other=0.0).to(tl.float32)
+    inverse = _inverse(strength[:, None] * keys, SOLVE) * tl.reshape(strength, (1, C))
+    tl.debug_barrier()  # w holds the decayed keys, written by other threads of this program
+    for b in range(BK // KB):
+        at = i * BK + (b * KB + tl.arange(0, KB))[None, :]
+        tl.store(w + at, dot(inverse, tl.load(w + at), PRECISION, OPERAND).to(w.dtype.element_ty))
+    for b in range(VP // BV):
         columns = b * BV + tl.arange(0, BV)
-        at_value = (rows * HV + head)[:, None] * V + columns[None, :]
-        fits = inside[:, None] & (columns < V)[None, :]
-        value = strength[:, None] * tl.load(v + at_value, mask=fits, other=0.0).to(tl.float32)
-        tl.store(u + at_value, _dot(inverse, value, PRECISION, OPERAND).to(u.dtype.element_ty), mask=fits)
-
-
-@triton.jit
-def _spread(x, BK: tl.constexpr):
-    """[PARTS, BK] to [C, BK]: every row of a part gets its part's numbers."""
-    return tl.reshape(x[:, None, :] + tl.zeros((PARTS, SUB, BK), tl.float32), (C, BK))
-
-
-@triton.jit
-def walk_kernel(
-    A,
-    w,
-    u,
-    qg,
-    kg,
-    last,
-    cu,
-    initial_state,
-    o,
-    final_state,
-    scale,
-    T,
-    HV: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    PACKED: tl.constexpr,
-    HAS_STATE: tl.constexpr,
-    WANTS_STATE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    OPERAND: tl.constexpr,
-):
-    """One program: one sequence, one value head, BV columns of its state, chunk after chunk."""
-    blocks = tl.cdiv(V, BV)
-    program = tl.program_id(0).to(tl.int64)
-    block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
-    if PACKED:
-        start, stop = tl.load(cu + n).to(tl.int64), tl.load(cu + n + 1).to(tl.int64)
-        slot = start // C + n
-    else:
-        start, stop = n * T, n * T + T
-        slot = n * tl.cdiv(T, C)
-    i, channels, columns = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
-    wide, fits = channels < K, columns < V
-    at_state = ((n * HV + head) * K + channels)[:, None] * V + columns[None, :]
-    S = tl.zeros((BK, BV), tl.float32)
-    if HAS_STATE:
-        S += tl.load(initial_state + at_state, mask=wide[:, None] & fits[None, :], other=0.0).to(tl.float32)
-    for c in range(tl.cdiv(stop - start, C)):
-        rows = start + c * C + i
-        inside = rows < stop
-        at_key = (rows * HV + head)[:, None] * K + channels[None, :]
-        at_value = (rows * HV + head)[:, None] * V + columns[None, :]
-        keyed, valued = inside[:, None] & wide[None, :], inside[:, None] & fits[None, :]
-        held = _dot(tl.load(w + at_key, mask=keyed, other=0.0), S, PRECISION, OPERAND)
-        value = tl.load(u + at_value, mask=valued, other=0.0).to(tl.float32) - held
-        reads = tl.load(A + (rows * HV + head)[:, None] * C + i[None, :], mask=inside[:, None], other=0.0)
-        read = _dot(tl.load(qg + at_key, mask=keyed, other=0.0), S, PRECISION, OPERAND)
-        read += _dot(reads, value, PRECISION, OPERAND)
-        tl.store(o + at_value, (scale * read).to(o.dtype.element_ty), mask=valued)
-        whole = tl.load(last + ((slot + c) * HV + head) * K + channels, mask=wide, other=0.0)
-        key = tl.load(kg + at_key, mask=keyed, other=0.0)
-        S = S * whole[:, None] + _dot(tl.trans(key), value, PRECISION, OPERAND)
-    if WANTS_STATE:
-        tl.store(final_state + at_state, S, mask=wide[:, None] & fits[None, :])
+        fits = (places < length)[:, None] & (columns < V)[None, :]
+        value = tl.load(v + i * (HV * V) + columns[None, :], mask=fits, other=0.0)
+        value = dot(inverse, value, PRECISION, OPERAND)
+        tl.store(u + tile * (C * VP) + i * VP + columns[None, :], value.to(u.dtype.element_ty))

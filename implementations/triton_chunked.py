@@ -1,10 +1,13 @@
 """Chunk by chunk in Triton: all chunks side by side for what needs no state, then a walk over chunks.
 
 Forward only. Products take the inputs' half precision where that is bfloat16; float16 and float32 are multiplied with
-float32 accuracy. Runs on a GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time.
+float32 accuracy. Runs on a GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time: the launch
+configurations are a table by dtype, widths and number of heads, so that no result depends on what else is in a batch.
 """
 
 import itertools
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import triton
@@ -12,10 +15,26 @@ import triton.language as tl
 
 from implementations._contract import check
 from implementations._triton import interpreted, padded, ready
-from implementations._triton_chunk import chunk_kernel, walk_kernel
+from implementations._triton_chunk import chunk_kernel
+from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
 HINTS = {"array": "torch"}
 CHUNK = 64
+
+
+class Config(NamedTuple):
+    """How the kernels are launched: column blocks, warps, stages; `segment` is in chunks, 0 for no segments."""
+
+    key_block: int
+    chunk_block: int
+    chunk_warps: int
+    walk_block: int
+    walk_warps: int
+    walk_stages: int
+    segment: int
+    transition_block: int = 64
+    transition_stages: int = 2
+    registers: int | None = None
 
 
 def triton_chunked(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
@@ -30,98 +49,114 @@ def triton_chunked(q, k, v, g, beta, *, scale=None, initial_state=None, output_f
     ready(q, k, v, g, beta, initial_state)
     if shape.K > 256:
         raise NotImplementedError(f"K = {shape.K}: this kernel goes up to 256")
+    config = configuration(v.dtype, shape.HV, padded(shape.K), padded(shape.V))
+    return forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config)
+
+
+def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config):
+    """The forward pass of checked inputs with a given configuration; returns (o, final_state or None)."""
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     initial_state = None if initial_state is None else initial_state.contiguous()
-    device, (B, T, H, HV, K, V, N) = v.device, shape
-    o = torch.empty_like(v)
-    final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
-    cu, chunks, slots = _chunk_list(shape, cu_seqlens, device)
+    device, HV, K, V, N = v.device, shape.HV, shape.K, shape.V, shape.N
+    cuts = _cuts(shape, cu_seqlens)
+    plan = _plan(cuts, config.segment, device)
+    BK, VP = max(padded(K), 16), max(padded(V), 16)
     half = v.dtype == torch.bfloat16
     store = torch.bfloat16 if half else torch.float32
-    w, qg, kg = (torch.empty((B, T, HV, K), dtype=store, device=device) for _ in range(3))
-    u, A = torch.empty(v.shape, dtype=store, device=device), torch.empty((B, T, HV, CHUNK), dtype=store, device=device)
-    last = torch.empty((slots, HV, K), dtype=torch.float32, device=device)
-    operand = tl.bfloat16 if half and not interpreted() else tl.float32
+    tiles = (len(plan.chunks), HV, CHUNK)
+    w, qg, kg = (torch.empty((*tiles, BK), dtype=store, device=device) for _ in range(3))
+    u, A = torch.empty((*tiles, VP), dtype=store, device=device), torch.empty((*tiles, CHUNK), dtype=store, device=device)
+    last = torch.empty((len(plan.chunks), HV, BK), dtype=torch.float32, device=device)
+    o = torch.empty_like(v)
+    final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
     precision = {torch.bfloat16: "tf32", torch.float16: "tf32x3"}.get(v.dtype, "ieee")
-    BK, config = max(padded(K), 16), _config(half, padded(K), padded(V))
     common = {
         "HV": HV,
-        "K": K,
-        "V": V,
         "BK": BK,
-        "PACKED": chunks is not None,
+        "VP": VP,
         "PRECISION": precision,
-        "OPERAND": operand,
+        "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
-    count = slots if chunks is None else len(chunks)
-    if count and HV:
-        chunk_kernel[(count * HV,)](
-            q,
-            k,
-            v,
-            g,
-            beta,
-            cu,
-            chunks,
-            A,
-            w,
-            u,
-            qg,
-            kg,
-            last,
-            T,
-            H=H,
-            SOLVE="tf32" if half else precision,
-            BV=config["BV1"],
-            num_warps=config["warps1"],
-            num_stages=1,
-            **common,
-        )
-    programs = N * HV * triton.cdiv(V, config["BV2"])
-    if programs:
-        walk_kernel[(programs,)](
-            A,
-            w,
-            u,
-            qg,
-            kg,
-            last,
-            cu,
-            initial_state,
-            o,
-            final_state,
-            K**-0.5 if scale is None else scale,
-            T,
-            BV=config["BV2"],
-            HAS_STATE=initial_state is not None,
-            WANTS_STATE=output_final_state,
-            num_warps=config["warps2"],
-            num_stages=config["stages2"],
-            **common,
-        )
+    if len(plan.chunks) and HV:
+        chunk_kernel[(len(plan.chunks) * HV,)](
+            q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, H=shape.H, K=K, V=V, KB=min(config.key_block, BK),
+            BV=min(config.chunk_block, VP),
+            FAST=v.dtype != torch.float32, SOLVE="tf32" if half else precision, num_warps=config.chunk_warps,
+            num_stages=1, maxnreg=config.registers, **common,
+        )  # fmt: skip
+    starts = initial_state
+    if plan.divided:
+        starts = _between_segments(w, u, kg, last, plan, initial_state, (N, HV, K, V), config, common)
+    block = min(config.walk_block, VP)
+    if len(plan.segments) and HV:
+        walk_kernel[(len(plan.segments) * HV * (VP // block),)](
+            A, w, u, qg, kg, last, plan.segments, starts, o, final_state, K**-0.5 if scale is None else scale,
+            K=K, V=V, BV=block, HAS_STATE=starts is not None, WANTS_STATE=output_final_state,
+            num_warps=config.walk_warps, num_stages=config.walk_stages, **common,
+        )  # fmt: skip
     return o, final_state
 
 
-def _chunk_list(shape, cu_seqlens, device):
-    """Boundaries, (sequence, chunk) of every chunk, and how many slots chunks take; None, None for a dense batch."""
+def _between_segments(w, u, kg, last, plan, initial_state, size, config, common):
+    """The state before every segment, [segments, HV, K, V]."""
+    (N, HV, K, V), BK, VP = size, common["BK"], common["VP"]
+    count = len(plan.segments)
+    block = min(config.transition_block, BK, VP)
+    M, N_ = (torch.empty((count, HV, BK, x), dtype=torch.float32, device=w.device) for x in (BK, VP))
+    starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=w.device)
+    transition_kernel[(count * HV * (BK // block + VP // block),)](
+        w, u, kg, last, plan.segments, M, N_, BV=block, num_warps=4, num_stages=config.transition_stages, **common
+    )  # fmt: skip
+    block = min(32, VP)
+    exact = "ieee" if common["PRECISION"] == "ieee" else "tf32x3"
+    link_kernel[(N * HV * (VP // block),)](
+        M, N_, plan.sequences, initial_state, starts, HV=HV, K=K, V=V, BK=BK, VP=VP, BV=block,
+        HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=4, num_stages=1,
+    )  # fmt: skip
+    return starts
+
+
+class Plan(NamedTuple):
+    """Where chunks, segments and sequences are, as int64 tables on the device; see the kernels for their columns."""
+
+    chunks: torch.Tensor
+    segments: torch.Tensor
+    sequences: torch.Tensor
+    divided: bool
+
+
+def _cuts(shape, cu_seqlens):
+    """First token and the one behind the last, of every sequence over the flattened [B * T] tokens."""
     if cu_seqlens is None:
-        return None, None, shape.N * triton.cdiv(shape.T, CHUNK)
-    ends = cu_seqlens.tolist()
-    lengths = [stop - start for start, stop in itertools.pairwise(ends)]
-    pairs = [(n, c) for n, length in enumerate(lengths) for c in range(triton.cdiv(length, CHUNK))]
-    chunks = torch.tensor(pairs, dtype=torch.int32).reshape(-1, 2).to(device)
-    return cu_seqlens.to(device=device, dtype=torch.int64).contiguous(), chunks, shape.T // CHUNK + shape.N + 1
+        return tuple((n * shape.T, (n + 1) * shape.T) for n in range(shape.N))
+    return tuple(itertools.pairwise(cu_seqlens.tolist()))
 
 
-def _config(half: bool, K: int, V: int) -> dict[str, int]:
-    """Block widths, warps and stages by dtype and widths alone, so that no result depends on the batch."""
-    if half:
-        wide = K > 128
-        return {
-            "BV1": min(max(V, 16), 64),
-            "warps1": 8 if wide else 4,
-            "BV2": min(max(V, 16), 16 if wide else 32),
-            "warps2": 4,
-            "stages2": 1 if wide else 2,
-        }
-    return {"BV1": min(max(V, 16), 32), "warps1": 8, "BV2": 16, "warps2": 4, "stages2": 1}
+@lru_cache(maxsize=64)
+def _plan(cuts, segment, device):
+    """The tables of a call; remembered, because they depend on lengths alone."""
+    chunks, segments, sequences = [], [], []
+    for n, (start, stop) in enumerate(cuts):
+        first, count = len(chunks), triton.cdiv(stop - start, CHUNK)
+        chunks += [(start + c * CHUNK, stop) for c in range(count)]
+        step = min(segment, count) or max(count, 1)
+        sequences.append((len(segments), max(triton.cdiv(count, step), 1)))
+        for c in range(0, max(count, 1), step):
+            here = min(step, count - c)
+            segments.append((first + c, here, n, start + c * CHUNK, stop, int(c + here >= count)))
+    tables = [
+        torch.tensor(x, dtype=torch.int64).reshape(-1, width).to(device)
+        for x, width in ((chunks, 2), (segments, 6), (sequences, 2))
+    ]
+    return Plan(*tables, divided=len(segments) > len(cuts))
+
+
+def configuration(dtype, HV, K, V):
+    """The launch configuration of a dtype, a number of value heads and the padded widths."""
+    if dtype != torch.bfloat16:
+        return Config(32, 32, 8, 16, 4, 1, 0)
+    if K > 128:
+        return Config(64, 64, 4, 32, 8, 1, 0)
+    if HV > 48:
+        return Config(64, 64, 4, 128, 8, 2, 0)
+    return Config(64, 64, 4, 32, 4, 3, 16 if HV <= 16 else 32)

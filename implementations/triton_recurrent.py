@@ -1,17 +1,19 @@
 """Token by token in one Triton kernel: the state of a head stays on the chip, split over blocks of value columns.
 
-Computes in float32. Runs on a GPU, or on the CPU through Triton's interpreter (TRITON_INTERPRET=1 before Triton is
-imported). Forward only: an input that requires a gradient is refused.
+For decoding: `triton_recurrent` has the contract's call, `pool_step` updates a pool of states in place. Computes in
+float32. Runs on a GPU, or on the CPU through Triton's interpreter (TRITON_INTERPRET=1 before Triton is imported).
+Forward only: an input that requires a gradient is refused. Nothing is read back from the device unless cu_seqlens is
+given, so that both calls can be captured into a CUDA graph.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-from implementations._contract import check
+from implementations._contract import check, dtype_name
 from implementations._triton import padded, ready, sequence_bounds
 
-HINTS = {"array": "torch"}
+HINTS = {"array": "torch", "pool": "pool_step"}
 
 
 @triton.jit
@@ -21,10 +23,11 @@ def _recurrent(
     v,
     g,
     beta,
-    initial_state,
+    source,
+    sink,
+    slots,
     cu,
     o,
-    final_state,
     scale,
     T,
     H: tl.constexpr,
@@ -35,19 +38,28 @@ def _recurrent(
     BV: tl.constexpr,
     HAS_STATE: tl.constexpr,
     WANTS_STATE: tl.constexpr,
+    HAS_SLOTS: tl.constexpr,
+    PACKED: tl.constexpr,
 ):
-    """One program: one sequence, one value head, BV columns."""
-    blocks = tl.cdiv(V, BV)
+    """One program: one sequence, one value head, BV columns. A slot below 0 is padding: it reads zero, writes nothing."""
+    blocks: tl.constexpr = (V + BV - 1) // BV
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
-    start, stop = tl.load(cu + n).to(tl.int64), tl.load(cu + n + 1).to(tl.int64)
+    if PACKED:
+        start, stop = tl.load(cu + n).to(tl.int64), tl.load(cu + n + 1).to(tl.int64)
+    else:
+        start, stop = n * T, n * T + T
+    where = n
+    if HAS_SLOTS:
+        where = tl.load(slots + n).to(tl.int64)
     rows, columns = tl.arange(0, BK), block * BV + tl.arange(0, BV)
-    inside, wide = rows < K, columns < V
+    # Padding is masked like a lane outside the tensors; `where` is spread first: no mask is a scalar.
+    inside, wide = (rows < K) & (rows * 0 + where >= 0), columns < V
     both = inside[:, None] & wide[None, :]
-    place = (n * HV + head) * K * V + rows[:, None] * V + columns[None, :]
+    place = (where * HV + head) * K * V + rows[:, None] * V + columns[None, :]
     S = tl.zeros((BK, BV), tl.float32)
     if HAS_STATE:
-        S += tl.load(initial_state + place, mask=both, other=0.0).to(tl.float32)
+        S += tl.load(source + place, mask=both, other=0.0).to(tl.float32)
     for t in range(start, stop):
         key_at = (t * H + head // (HV // H)) * K + rows
         value_at = t * HV + head
@@ -57,12 +69,13 @@ def _recurrent(
         value = tl.load(v + value_at * V + columns, mask=wide, other=0.0).to(tl.float32)
         strength = tl.load(beta + value_at).to(tl.float32)
         S = S * tl.exp(gate)[:, None]
-        held = tl.sum(S * key[:, None], axis=0)
-        S += (strength * key)[:, None] * (value - held)[None, :]
+        read = tl.sum(S * key[:, None], axis=0)
+        S += (strength * key)[:, None] * (value - read)[None, :]
         read = scale * tl.sum(S * query[:, None], axis=0)
+        read = tl.where(columns * 0 + where >= 0, read, 0.0)
         tl.store(o + value_at * V + columns, read.to(o.dtype.element_ty), mask=wide)
     if WANTS_STATE:
-        tl.store(final_state + place, S, mask=both)
+        tl.store(sink + place, S, mask=both)
 
 
 def triton_recurrent(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
@@ -75,35 +88,70 @@ def triton_recurrent(q, k, v, g, beta, *, scale=None, initial_state=None, output
     """
     shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
     ready(q, k, v, g, beta, initial_state)
-    q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
-    initial_state = None if initial_state is None else initial_state.contiguous()
-    cu = sequence_bounds(shape, cu_seqlens, v.device)
-    o = torch.empty_like(v)
     size = (shape.N, shape.HV, shape.K, shape.V)
     final_state = torch.empty(size, dtype=torch.float32, device=v.device) if output_final_state else None
-    BK, BV = padded(shape.K), min(padded(shape.V), 32 if shape.K <= 64 else 8)
+    source = None if initial_state is None else initial_state.contiguous()
+    return _launch(q, k, v, g, beta, source, final_state, None, cu_seqlens, scale, shape), final_state
+
+
+def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
+    """One or a few tokens of N sequences whose states live in rows of a pool, updated in place.
+
+    S <- pool[slots[n]], then the recurrence of `triton_recurrent` over the tokens of sequence n, then
+    pool[slots[n]] <- S. A slot of -1 is padding: no row is read or written and its outputs are zero. Rows that no
+    slot names keep their bits. No slot but -1 may occur twice.
+
+    Args:
+        q: [N, T, H, K], or [1, T, H, K] with cu_seqlens; k, v, g, beta as in the contract.
+        k: see q.
+        v: see q.
+        g: see q.
+        beta: see q.
+        pool: [P, HV, K, V] float32, contiguous.
+        slots: [N] integers below P; not read by the host.
+        cu_seqlens: [N + 1], or None for T tokens each.
+        scale: default K ** -0.5.
+
+    Returns:
+        o in v's shape and dtype.
+
+    Raises:
+        ValueError: for a wrong shape or a pool that is not contiguous.
+        TypeError: for a wrong dtype.
+        NotImplementedError: see `triton_recurrent`.
+    """
+    shape = check(q, k, v, g, beta, cu_seqlens=cu_seqlens)
+    ready(q, k, v, g, beta, pool)
+    if pool.ndim != 4 or tuple(pool.shape[1:]) != (shape.HV, shape.K, shape.V) or not pool.is_contiguous():
+        raise ValueError(
+            f"pool: expected contiguous [P, {shape.HV}, {shape.K}, {shape.V}]; got {tuple(pool.shape)} with strides {pool.stride()}"
+        )
+    if pool.dtype != torch.float32:
+        raise TypeError(f"pool: expected float32; got {dtype_name(pool)}")
+    if tuple(slots.shape) != (shape.N,):
+        raise ValueError(f"slots: expected one for each of {shape.N} sequences; got shape {tuple(slots.shape)}")
+    if slots.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"slots: expected int32 or int64; got {dtype_name(slots)}")
+    return _launch(q, k, v, g, beta, pool, pool, slots.contiguous(), cu_seqlens, scale, shape)
+
+
+def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
+    q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
+    cu = None if cu_seqlens is None else sequence_bounds(shape, cu_seqlens, v.device)
+    o = torch.empty_like(v)
+    BK = padded(shape.K)
+    BV, warps = configuration(BK, padded(shape.V))
     programs = shape.N * shape.HV * triton.cdiv(shape.V, BV)
     if programs:
         _recurrent[(programs,)](
-            q,
-            k,
-            v,
-            g,
-            beta,
-            initial_state,
-            cu,
-            o,
-            final_state,
-            shape.K**-0.5 if scale is None else scale,
-            shape.T,
-            H=shape.H,
-            HV=shape.HV,
-            K=shape.K,
-            V=shape.V,
-            BK=BK,
-            BV=BV,
-            HAS_STATE=initial_state is not None,
-            WANTS_STATE=output_final_state,
-            num_warps=1 if BK * BV <= 1024 else 4,
-        )
-    return o, final_state
+            q, k, v, g, beta, source, sink, slots, cu, o, shape.K**-0.5 if scale is None else scale, shape.T,
+            H=shape.H, HV=shape.HV, K=shape.K, V=shape.V, BK=BK, BV=BV, HAS_STATE=source is not None,
+            WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None, PACKED=cu is not None, num_warps=warps,
+        )  # fmt: skip
+    return o
+
+
+def configuration(BK: int, V: int) -> tuple[int, int]:
+    """Columns of a program and its warps, by the padded widths alone."""
+    columns = min(V, 32)
+    return columns, max(1, min(4, BK * columns // 1024))
