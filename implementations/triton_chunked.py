@@ -78,12 +78,15 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
     if len(plan.chunks) and HV:
-        chunk_kernel[(len(plan.chunks) * HV,)](
-            q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, H=shape.H, K=K, V=V, KB=min(config.key_block, BK),
-            BV=min(config.chunk_block, VP),
-            FAST=v.dtype != torch.float32, SOLVE="tf32" if half else precision, num_warps=config.chunk_warps,
-            num_stages=1, maxnreg=config.registers, **common,
-        )  # fmt: skip
+        fast = v.dtype != torch.float32
+        far = torch.empty(tiles[:2], dtype=torch.int32, device=device)
+        for again in (False, True) if fast else (True,):
+            chunk_kernel[(len(plan.chunks) * HV,)](
+                q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, far, H=shape.H, K=K, V=V,
+                KB=min(config.key_block, BK), BV=min(config.chunk_block, VP), FAST=fast, FAR=again,
+                SOLVE="tf32" if half else precision, num_warps=config.chunk_warps, num_stages=1,
+                maxnreg=config.registers, **common,
+            )  # fmt: skip
     starts = initial_state
     if plan.divided:
         starts = _between_segments(w, u, kg, last, plan, initial_state, (N, HV, K, V), config, common)
