@@ -46,36 +46,43 @@ def _gates(g, at, mask):
 
 
 @triton.jit
-def _sums(chosen, gate):
-    """Sums [C, n] of log2 decays over the rows that are chosen [C, C] for each row."""
-    return tl.dot(chosen.to(tl.float32), gate, input_precision="ieee")
+def _decays(g, at, row, mask, followed, gate_row, SIZE: tl.constexpr):
+    """Decay of each row [C, n] from the start of its block of SIZE tokens, and to the end of it.
+
+    Both are sums: the decays behind a row are loaded once more, a row later, because a difference would lose the small
+    ones beside a large one.
+    """
+    n: tl.constexpr = at.shape[1]
+    into = tl.cumsum(tl.reshape(_gates(g, at, mask), (C // SIZE, SIZE, n)), axis=1)
+    later = _gates(g, at + gate_row, followed & (row % SIZE != SIZE - 1))
+    out_of = tl.cumsum(tl.reshape(later, (C // SIZE, SIZE, n)), axis=1, reverse=True)
+    return tl.reshape(tl.exp2(into), (C, n)), tl.reshape(tl.exp2(out_of), (C, n))
 
 
 @triton.jit
-def _blocks(query, key, gate, SIZE: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+def _blocks(query, key, here, to_end, SIZE: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
     """q_i . Gamma_ij k_j and k_i . Gamma_ij k_j for i in an odd block of SIZE tokens and j in the even one before it."""
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    same = i // SIZE == j // SIZE
-    here = tl.exp2(_sums(same & (j <= i), gate))
-    target = tl.trans(key * tl.exp2(_sums(same & (j > i), gate)))
+    target = tl.trans(key * to_end)
     chosen = (i // SIZE == j // SIZE + 1) & (i // SIZE % 2 == 1)
     reads = tl.where(chosen, dot(query * here, target, PRECISION, OPERAND), 0.0)
     return reads, tl.where(chosen, dot(key * here, target, PRECISION, OPERAND), 0.0)
 
 
 @triton.jit
-def _inside_parts(q, k, g, key_row, gate_row, channels, length, K: tl.constexpr, PRECISION: tl.constexpr,
+def _inside_parts(q, k, g, key_row, gate_row, channels, length, K, PRECISION: tl.constexpr,
                   OPERAND: tl.constexpr):  # fmt: skip
     """q_i . Gamma_ij k_j for j <= i and k_i . Gamma_ij k_j for j < i inside parts of 16, at any gate, [C, C]."""
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     mask = (i < length) & (channels[None, :] < K)
-    at_key = i * key_row + channels[None, :]
+    at_key, at_gate = i * key_row + channels[None, :], i * gate_row + channels[None, :]
     query, key = _rows(q, at_key, mask), _rows(k, at_key, mask)
-    gate = _gates(g, i * gate_row + channels[None, :], mask)
     reads = tl.where(i == j, tl.sum(query * key, axis=1)[:, None], 0.0)
     keys = tl.zeros((C, C), tl.float32)
+    followed = mask & (i + 1 < length)
     for level in tl.static_range(4):
-        more_reads, more_keys = _blocks(query, key, gate, 8 >> level, PRECISION, OPERAND)
+        here, to_end = _decays(g, at_gate, i, mask, followed, gate_row, 8 >> level)
+        more_reads, more_keys = _blocks(query, key, here, to_end, 8 >> level, PRECISION, OPERAND)
         reads, keys = reads + more_reads, keys + more_keys
     return reads, keys
 
@@ -133,10 +140,10 @@ def chunk_kernel(
     kg,
     last,
     far,
-    H: tl.constexpr,
-    HV: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
+    H,
+    HV,
+    K,
+    V,
     BK: tl.constexpr,
     KB: tl.constexpr,
     VP: tl.constexpr,
@@ -183,9 +190,8 @@ def chunk_kernel(
         if OPERAND == tl.bfloat16:
             ahead = key * tl.exp2(tl.minimum(total[:, None, :] - into, 0.0))
         else:  # a difference would lose the small decays beside a large one
-            m, n = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-            out_of = _sums((m // SUB == n // SUB) & (n > m), tl.reshape(gate, (C, KB)))
-            ahead = key * tl.exp2(tl.reshape(out_of, (PARTS, SUB, KB)))
+            later = _gates(g, at_gate + HV * K, mask & (row + 1 < length) & (r < SUB - 1))
+            ahead = key * tl.exp2(tl.cumsum(later, axis=1, reverse=True))
         inside = key * tl.exp2(tl.minimum(-into, -REACH))
         least = tl.minimum(least, tl.min(into, axis=2)[:, :, None])
         here = tl.exp2(into)

@@ -30,10 +30,10 @@ def _recurrent(
     o,
     scale,
     T,
-    H: tl.constexpr,
-    HV: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
+    H,
+    HV,
+    K,
+    V,
     BK: tl.constexpr,
     BV: tl.constexpr,
     HAS_STATE: tl.constexpr,
@@ -42,7 +42,7 @@ def _recurrent(
     PACKED: tl.constexpr,
 ):
     """One program: one sequence, one value head, BV columns. A slot below 0 is padding: it reads zero, writes nothing."""
-    blocks: tl.constexpr = (V + BV - 1) // BV
+    blocks = tl.cdiv(V, BV)
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     if PACKED:
