@@ -17,6 +17,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LEAST = tl.constexpr(-111.0)
 C = tl.constexpr(64)
 SUB = tl.constexpr(16)
+KB = tl.constexpr(64)
 PARTS = tl.constexpr(4)
 REACH = tl.constexpr(-110.0)
 
@@ -145,7 +146,6 @@ def chunk_kernel(
     K,
     V,
     BK: tl.constexpr,
-    KB: tl.constexpr,
     VP: tl.constexpr,
     BV: tl.constexpr,
     FAST: tl.constexpr,
@@ -182,7 +182,7 @@ def chunk_kernel(
     least = tl.zeros((PARTS, SUB, 1), tl.float32)
     part = tl.arange(0, PARTS)
     for b in range(BK // KB):
-        channels = (b * KB + tl.arange(0, KB))[None, None, :]
+        channels = (tl.arange(0, KB) + b * KB)[None, None, :]
         mask = (row < length) & (channels < K)
         at_key, at_gate, at = row * (H * K) + channels, row * (HV * K) + channels, row * BK + channels
         gate, key, query = _gates(g, at_gate, mask), _rows(k, at_key, mask), _rows(q, at_key, mask)
@@ -200,13 +200,13 @@ def chunk_kernel(
         tl.store(qg + at, (query * before).to(qg.dtype.element_ty))
         tl.store(w + at, (key * before).to(w.dtype.element_ty))
         tl.store(kg + at, (ahead * behind).to(kg.dtype.element_ty))
-        tl.store(last + tile * BK + b * KB + tl.arange(0, KB), tl.exp2(tl.sum(total, axis=0)))
+        tl.store(last + tile * BK + tl.arange(0, KB) + b * KB, tl.exp2(tl.sum(total, axis=0)))
         target = _targets(inside, ahead, total)
         reads += dot(query, target, PRECISION, OPERAND)
         keys += dot(key, target, PRECISION, OPERAND)
         if FAR:
             more_reads, more_keys = _inside_parts(
-                q, k, g, H * K, HV * K, b * KB + tl.arange(0, KB), length, K, PRECISION, OPERAND
+                q, k, g, H * K, HV * K, tl.arange(0, KB) + b * KB, length, K, PRECISION, OPERAND
             )
             far_reads, far_keys = far_reads + more_reads, far_keys + more_keys
 
@@ -225,7 +225,7 @@ def chunk_kernel(
     inverse = _inverse(tl.reshape(keys, (C, C)), SOLVE) * strength[None, :]
     tl.debug_barrier()  # w holds the decayed keys, written by other threads of this program
     for b in range(BK // KB):
-        at = i * BK + (b * KB + tl.arange(0, KB))[None, :]
+        at = i * BK + (tl.arange(0, KB) + b * KB)[None, :]
         tl.store(w + at, dot(inverse, tl.load(w + at), PRECISION, OPERAND).to(w.dtype.element_ty))
     for b in range(VP // BV):
         columns = b * BV + tl.arange(0, BV)
