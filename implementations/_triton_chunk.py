@@ -62,7 +62,7 @@ def _decays(g, at, row, mask, followed, gate_row, SIZE: tl.constexpr):
 
 @triton.jit
 def _blocks(query, key, here, to_end, SIZE: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
-    """q_i . Gamma_ij k_j and k_i . Gamma_ij k_j for i in an odd block of SIZE tokens and j in the even one before it."""
+    """q_i . Gamma_ij k_j and k_i . Gamma_ij k_j for i in an odd block of SIZE tokens and j in the even one before."""
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     target = tl.trans(key * to_end)
     chosen = (i // SIZE == j // SIZE + 1) & (i // SIZE % 2 == 1)
@@ -126,7 +126,7 @@ def _inverse(L, SOLVE: tl.constexpr):
     return X
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "HV"])
 def chunk_kernel(
     q,
     k,

@@ -1,4 +1,4 @@
-"""The Triton code of the chunked forward, second half: the state's walk over chunks, and over segments of long sequences.
+"""The Triton code of the chunked forward, second half: the walk of the state over chunks and over segments.
 
 With the tiles of `_triton_chunk.chunk_kernel` a chunk takes the state S before it to
 
@@ -31,7 +31,7 @@ def _step(S, w, u, kg, last, tile, columns, BK: tl.constexpr, VP: tl.constexpr, 
     return held, S * whole[:, None] + dot(tl.trans(key), held, PRECISION, OPERAND)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["HV", "scale"])
 def walk_kernel(
     A,
     w,
@@ -86,7 +86,7 @@ def walk_kernel(
             tl.store(final_state + n * (HV * K * V) + at_state, S, mask=inner)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["HV"])
 def transition_kernel(
     w,
     u,
@@ -124,7 +124,7 @@ def transition_kernel(
             tl.store(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :], S)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["HV"])
 def link_kernel(
     M,
     N,

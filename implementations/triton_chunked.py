@@ -20,18 +20,18 @@ from implementations._triton_walk import link_kernel, transition_kernel, walk_ke
 
 HINTS = {"array": "torch"}
 CHUNK = 64
+# With eight warps on a stack of four matrices Triton 3.6 was seen on an H100 to read outside its shared memory.
+WARPS = 4
 
 
 class Config(NamedTuple):
-    """How the kernels are launched: column blocks, warps, stages; `segment` is in chunks, 0 for no segments."""
+    """How the kernels are launched: columns of a program, pipeline stages, chunks in a segment (0: no segments)."""
 
     chunk_block: int
-    chunk_warps: int
     walk_block: int
-    walk_warps: int
     walk_stages: int
-    segment: int
-    transition_block: int = 64
+    segment: int = 0
+    transition_block: int = 128
     transition_stages: int = 2
 
 
@@ -47,7 +47,7 @@ def triton_chunked(q, k, v, g, beta, *, scale=None, initial_state=None, output_f
     ready(q, k, v, g, beta, initial_state)
     if shape.K > 256:
         raise NotImplementedError(f"K = {shape.K}: this kernel goes up to 256")
-    config = configuration(v.dtype, shape.HV, padded(shape.K), padded(shape.V))
+    config = configuration(v.dtype, shape.HV, padded(shape.K))
     return forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config)
 
 
@@ -58,12 +58,16 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
     device, HV, K, V, N = v.device, shape.HV, shape.K, shape.V, shape.N
     cuts = _cuts(shape, cu_seqlens)
     plan = _plan(cuts, config.segment, device)
+    # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
     BK, VP = max(padded(K), 64), max(padded(V), 64)
     half = v.dtype == torch.bfloat16
     store = torch.bfloat16 if half else torch.float32
     tiles = (len(plan.chunks), HV, CHUNK)
     w, qg, kg = (torch.empty((*tiles, BK), dtype=store, device=device) for _ in range(3))
-    u, A = torch.empty((*tiles, VP), dtype=store, device=device), torch.empty((*tiles, CHUNK), dtype=store, device=device)
+    u, A = (
+        torch.empty((*tiles, VP), dtype=store, device=device),
+        torch.empty((*tiles, CHUNK), dtype=store, device=device),
+    )
     last = torch.empty((len(plan.chunks), HV, BK), dtype=torch.float32, device=device)
     o = torch.empty_like(v)
     final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
@@ -81,8 +85,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
         for again in (False, True) if fast else (True,):
             chunk_kernel[(len(plan.chunks) * HV,)](
                 q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, far, H=shape.H, K=K, V=V,
-                BV=min(config.chunk_block, VP), FAST=fast, FAR=again,
-                SOLVE="tf32" if half else precision, num_warps=config.chunk_warps, num_stages=1,
+                BV=min(config.chunk_block, VP), FAST=fast, FAR=again, SOLVE=precision, num_warps=WARPS, num_stages=1,
                 **common,
             )  # fmt: skip
     starts = initial_state
@@ -93,7 +96,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
         walk_kernel[(len(plan.segments) * HV * (VP // block),)](
             A, w, u, qg, kg, last, plan.segments, starts, o, final_state, K**-0.5 if scale is None else scale,
             K=K, V=V, BV=block, HAS_STATE=starts is not None, WANTS_STATE=output_final_state,
-            num_warps=config.walk_warps, num_stages=config.walk_stages, **common,
+            num_warps=WARPS, num_stages=config.walk_stages, **common,
         )  # fmt: skip
     return o, final_state
 
@@ -106,13 +109,13 @@ def _between_segments(w, u, kg, last, plan, initial_state, size, config, common)
     M, N_ = (torch.empty((count, HV, BK, x), dtype=torch.float32, device=w.device) for x in (BK, VP))
     starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=w.device)
     transition_kernel[(count * HV * (BK // block + VP // block),)](
-        w, u, kg, last, plan.segments, M, N_, BV=block, num_warps=4, num_stages=config.transition_stages, **common
+        w, u, kg, last, plan.segments, M, N_, BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common
     )  # fmt: skip
     block = min(32, VP)
     exact = "ieee" if interpreted() else "tf32x3"
     link_kernel[(N * HV * (VP // block),)](
         M, N_, plan.sequences, initial_state, starts, HV=HV, K=K, V=V, BK=BK, VP=VP, BV=block,
-        HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=4, num_stages=1,
+        HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=WARPS, num_stages=1,
     )  # fmt: skip
     return starts
 
@@ -152,18 +155,14 @@ def _plan(cuts, segment, device):
     return Plan(*tables, divided=len(segments) > len(cuts))
 
 
-def configuration(dtype, HV, K, V):
-    """The launch configuration of a dtype, a number of value heads and the padded widths.
-
-    Four warps and tiles at least 64 wide throughout: with eight warps on a stack of four matrices, and with narrower
-    bfloat16 tiles, Triton 3.6 was seen on an H100 to read outside its shared memory.
-    """
+def configuration(dtype: torch.dtype, HV: int, K: int) -> Config:
+    """The launch configuration of a dtype, a number of value heads and a padded key width."""
     if dtype != torch.bfloat16:
-        return Config(64, 4, 16, 4, 1, 0)
+        return Config(64, 16, 1)
     if K > 128:
-        return Config(64, 4, 32, 4, 1, 0)
+        return Config(64, 32, 1)
     if HV > 48:
-        return Config(128, 4, 64, 4, 3, 0)
+        return Config(128, 64, 3)
     if HV > 16:
-        return Config(128, 4, 64, 4, 3, 32, 128, 2)
-    return Config(128, 4, 64, 4, 3, 16, 128, 2)
+        return Config(128, 32, 3)
+    return Config(128, 64, 3, segment=16)

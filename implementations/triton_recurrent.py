@@ -16,7 +16,7 @@ from implementations._triton import padded, ready, sequence_bounds
 HINTS = {"array": "torch", "pool": "pool_step"}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scale", "T", "H", "HV"])
 def _recurrent(
     q,
     k,
@@ -41,7 +41,7 @@ def _recurrent(
     HAS_SLOTS: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """One program: one sequence, one value head, BV columns. A slot below 0 is padding: it reads zero, writes nothing."""
+    """One program: one sequence, one value head, BV columns. A slot below 0 is padding: reads zero, writes nothing."""
     blocks = tl.cdiv(V, BV)
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
@@ -124,7 +124,8 @@ def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
     ready(q, k, v, g, beta, pool)
     if pool.ndim != 4 or tuple(pool.shape[1:]) != (shape.HV, shape.K, shape.V) or not pool.is_contiguous():
         raise ValueError(
-            f"pool: expected contiguous [P, {shape.HV}, {shape.K}, {shape.V}]; got {tuple(pool.shape)} with strides {pool.stride()}"
+            f"pool: expected contiguous [P, {shape.HV}, {shape.K}, {shape.V}]; got {tuple(pool.shape)} "
+            f"with strides {pool.stride()}"
         )
     if pool.dtype != torch.float32:
         raise TypeError(f"pool: expected float32; got {dtype_name(pool)}")
@@ -152,6 +153,6 @@ def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
 
 
 def configuration(BK: int, V: int) -> tuple[int, int]:
-    """Columns of a program and its warps, by the padded widths alone."""
-    columns = min(V, 32)
-    return columns, max(1, min(4, BK * columns // 1024))
+    """Columns of a program and its warps, by the padded widths alone: 64 of 128 rows kept an H100's memory busiest."""
+    columns = max(1, min(V, 8192 // BK))
+    return columns, 2 if BK * columns > 2048 else 1
