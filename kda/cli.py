@@ -14,6 +14,11 @@ DTYPE_NAMES = ("float32", "bfloat16", "float16")
 
 def main() -> None:
     """Run the command line; ends the process with status 0, 1 or 2."""
+    for command in (
+        cli,
+        *cli.commands.values(),
+    ):  # click's mark for "do not wrap" is the character, not the two letters
+        command.help = (command.help or "").replace("\\b\n", "\b\n")
     cli(prog_name="kda")
 
 
@@ -146,22 +151,36 @@ def new(name: str, out: Path) -> None:
 @cli.command()
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("report"), show_default=True)
-def report(results: tuple[Path, ...], out: Path) -> None:
-    r"""Write the HTML, Markdown and CSV report from saved results; measures nothing.
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="Write only one small SVG of verdicts and times there, for a README.",
+)
+def report(results: tuple[Path, ...], out: Path, picture: Path | None) -> None:
+    r"""Write the report from saved results: a page, Markdown, CSV, Parquet and JUnit XML; measures nothing.
 
-    RESULTS are folders or files written by `kda check` and `kda bench`.
+    RESULTS are folders or files written by `kda check` and `kda bench`; what cannot be read is named, the rest is
+    shown. Exit status: 0, or 2 where nothing could be read.
 
     \b
     kda report
-    kda report kda-results reports/published/h100 --out report
+    kda report kda-results reports/published/* --out report
+    kda report reports/published/* --picture docs/pictures/results.svg
     """
     try:
-        from reports import ReportError, build
+        from reports import ReportError, load, overview, write
     except ImportError as error:
         fail(f"the report needs pandas and jinja2 (pip install 'kda-verify[report]'): {error}")
     try:
-        paths = build(list(results) or [Path("kda-results")], out)
+        found = load(list(results) or [Path("kda-results")])
     except ReportError as error:
         fail(str(error))
-    for path in paths:
+    for warning in found.warnings:
+        click.echo(f"kda: {warning}", err=True)
+    if picture:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(overview(found), encoding="utf-8")
+    for path in [picture] if picture else write(found, out):
         click.echo(path)

@@ -26,4 +26,4 @@ def picture() -> str:
         if n:
             parts.append(f'<text x="{left - 26}" y="72" text-anchor="middle" fill="currentColor">→</text>')
     label = "The state before, after decay, after erase and after write"
-    return f'<svg role="img" aria-label="{label}" viewBox="0 0 510 114" width="510">{"".join(parts)}</svg>'
+    return f'<svg role="img" aria-label="{label}" viewBox="0 0 510 114" class="state">{"".join(parts)}</svg>'

@@ -1,0 +1,140 @@
+"""Tables about the suite itself: which law falsifies which faulty kernel, and whether an honest one is accused."""
+
+import re
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from reports.results import FALSIFIED, records
+
+
+@dataclass
+class Killed:
+    """The kill matrix.
+
+    `faults` has one dict per faulty kernel (its fault, its cells by law, its first kill), `laws` the laws in the order
+    in which they were run with the number of kernels each falsified, `honest` one dict per honest kernel.
+    """
+
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    laws: list[dict[str, Any]] = field(default_factory=list)
+    honest: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def survivors(self) -> list[str]:
+        """Names of the faulty kernels that no law falsified."""
+        return [fault["kernel"] for fault in self.faults if fault["outcome"] == "survived"]
+
+    @property
+    def not_run(self) -> list[str]:
+        """Names of the faulty kernels that no law was tried on: neither killed nor survivors."""
+        return [fault["kernel"] for fault in self.faults if fault["outcome"] == "not run"]
+
+    @property
+    def idle(self) -> list[str]:
+        """Names of the laws that falsified no faulty kernel."""
+        return [law["law"] for law in self.laws if not law["kills"]]
+
+    @property
+    def accused(self) -> list[str]:
+        """Names of the honest kernels that a law accused."""
+        return [one["kernel"] for one in self.honest if one["accusations"]]
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, and the time until the first kill (all laws tried before it included) in seconds."""
+        times = [fault["until"] for fault in self.faults if fault["killed"]]
+        slowest = max((fault for fault in self.faults if fault["killed"]), key=lambda f: f["until"], default=None)
+        return {
+            "killed": len(times),
+            "of": len(self.faults) - len(self.not_run),
+            "not_run": self.not_run,
+            "median": median(times) if times else None,
+            "slowest": max(times, default=None),
+            "slowest_kernel": slowest["kernel"] if slowest else None,
+            "survivors": self.survivors,
+            "idle": self.idle,
+            "honest": len(self.honest),
+            "runs": sum(one["runs"] for one in self.honest),
+            "accusations": sum(len(one["accusations"]) for one in self.honest),
+        }
+
+
+def killed(kills: pd.DataFrame) -> Killed:
+    """The kill matrix of the lines of kind "kill"."""
+    lines = [line for line in records(kills) if not line["quality"]]
+    seeds = {line["kernel"]: line["seed"] for line in lines}  # of several runs of a faulty kernel the last one counts
+    faulty = [line for line in lines if not line["honest"] and line["seed"] == seeds[line["kernel"]]]
+    order: dict[str, dict[str, Any]] = {}
+    for line in sorted(faulty, key=lambda line: line["order"] or 0):
+        if not line["law"]:
+            continue  # a kernel that could not be tried at all has one line, of no law
+        law = order.setdefault(line["law"], {"law": line["law"], "family": line["family"] or "", "kills": 0})
+        law["kills"] += line["status"] in FALSIFIED
+    by_kernel: dict[str, list[dict[str, Any]]] = {}
+    for line in faulty:
+        by_kernel.setdefault(line["kernel"], []).append(line)
+    faults = [_fault(kernel, part) for kernel, part in by_kernel.items()]
+    faults.sort(key=lambda fault: (fault["family"], _natural(fault["id"]), fault["kernel"]))
+    return Killed(faults, list(order.values()), _honest([line for line in lines if line["honest"]]))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A5 before A11."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _fault(kernel: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """One faulty kernel: its fault, what every law said, the first kill and the seconds until then."""
+    lines = sorted(lines, key=lambda line: line["order"] or 0)
+    kills = [line for line in lines if line["status"] in FALSIFIED]
+    first = next((line for line in kills if line["first"]), kills[0] if kills else None)
+    until = [line["seconds"] or 0.0 for line in lines if first and (line["order"] or 0) <= (first["order"] or 0)]
+    return {
+        "kernel": kernel,
+        **{name: lines[0][f"fault_{name}"] or "" for name in ("id", "family", "summary", "trigger", "source", "array")},
+        "cells": {line["law"]: line for line in lines},
+        "first": first,
+        "killed": bool(kills),
+        "outcome": "falsified" if kills else "survived" if any(ran(line) for line in lines) else "not run",
+        "reason": next((line["message"] for line in lines if line["status"] == "not-run" and line["message"]), None),
+        "kills": len(kills),
+        "until": sum(until),
+    }
+
+
+def _honest(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_kernel: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        by_kernel.setdefault(line["kernel"], []).append(line)
+    return [
+        {
+            "kernel": kernel,
+            "runs": len({line["seed"] for line in part}),
+            "laws": len({line["law"] for line in part}),
+            "examples": sum(line["examples"] or 0 for line in part),
+            "accusations": [line for line in part if line["status"] in FALSIFIED],
+            "absent": len({line["law"] for line in part if line["status"] in ("unsupported", "not-run")}),
+        }
+        for kernel, part in sorted(by_kernel.items())
+    ]
+
+
+def ran(line: dict[str, Any]) -> bool:
+    """Whether the law was tried at all."""
+    return line["status"] != "not-run"
+
+
+def heat(seconds: float | None) -> str:
+    """The class of a kill by its time: h1 under 0.3 s, h2 under 1 s, h3 under 5 s, h4 slower."""
+    if seconds is None:
+        return "h4"
+    return next((name for name, limit in (("h1", 0.3), ("h2", 1.0), ("h3", 5.0)) if seconds < limit), "h4")
+
+
+def short(seconds: float | None) -> str:
+    """Seconds in at most four characters and a unit."""
+    if seconds is None:
+        return "?"
+    return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
