@@ -10,6 +10,8 @@ import click
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 PROFILE_NAMES = ("smoke", "dev", "interpreter", "ci", "gpu", "nightly")
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
+COMPARE_HELP = "Folder or file of an earlier run: show ratios, and end with status 1 on a regression."
+MODE_NAMES = ("forward", "forward+backward", "decode")
 
 
 def main() -> None:
@@ -111,6 +113,60 @@ def replay(case: str, target: str, law_name: str | None, **options: Any) -> None
 
     try:
         status = run(case, target, law_name, **options)
+    except ValueError as error:
+        fail(str(error))
+    sys.exit(status)
+
+
+@cli.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    metavar="NAME",
+    help="A name, a glob or a set.  [default: cpu; cuda quick]",
+)
+@click.option("--mode", "modes", type=click.Choice(MODE_NAMES), multiple=True, help="[default: the workload's]")
+@click.option("--case", default=None, metavar="CASE", help="One case in place of workloads; mode forward.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--array", type=click.Choice(["torch", "numpy"]), default="torch", show_default=True)
+@click.option("--baseline", default=None, metavar="TARGET", help="[default: the first target]")
+@click.option("--rounds", type=click.IntRange(min=1), default=None, help="At most this many.  [default: 20; cuda 50]")
+@click.option("--seconds", type=click.FloatRange(min=0), default=10.0, show_default=True, help="For one workload.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="Seconds of one call.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("kda-results"), show_default=True)
+@click.option(
+    "--compare", type=click.Path(exists=True, path_type=Path), default=None, metavar="BASE", help=COMPARE_HELP
+)
+@click.option("--resume", is_flag=True, help="Time only what the results in --out do not have.")
+@click.option("--list", "listing", is_flag=True, help="Show all workloads and time nothing.")
+def bench(targets: tuple[str, ...], **options: Any) -> None:
+    r"""Time kernels on named workloads; every timed output is checked.
+
+    Several targets are timed in turns in one process and compared with the first. Name one twice to see the noise.
+    Results are added to results.jsonl in --out. Exit status: 0 every time counts, 1 a wrong or implausible output, a
+    crash, a timeout, or (with --compare) a regression beyond the noise, 2 wrong arguments, a target that cannot be
+    loaded, or nothing timed.
+
+    \b
+    kda bench
+    kda bench my_kernel.py:my_kernel torch_chunked --workload "cpu-*" --mode forward
+    kda bench triton_chunked implementations.peers.fla:chunk_kda --device cuda --workload gpu
+    kda bench triton_chunked --device cuda --workload fixed-8192-h96 --compare reports/published/h100
+    """
+    try:
+        from kda.bench import Plan, how_of, run, show
+    except ImportError as error:
+        fail(f"timing needs torch and pandas (pip install 'kda-verify[bench]'): {error}")
+    if options.pop("listing"):
+        return show()
+    base = options.pop("compare")
+    settings = {name: options.pop(name) for name in ("device", "array", "rounds", "seconds", "timeout")}
+    try:
+        plan = Plan.make(targets, how=how_of(**settings), command="kda " + shlex.join(sys.argv[1:]), **options)
+        status = run(plan, base)
     except ValueError as error:
         fail(str(error))
     sys.exit(status)

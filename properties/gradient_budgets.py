@@ -21,15 +21,20 @@ def gradient_errors(
     got: dict[str, np.ndarray], problem: Problem, do: np.ndarray | None, dstate: np.ndarray | None, dtype: str
 ) -> dict[str, Errors]:
     """Errors of every gradient in budget units; a missing cotangent is None."""
+    truth = gradient_truth(problem, do, dstate, dtype)
+    return {name: worst(x, *truth[name]) for name, x in got.items()}
+
+
+def gradient_truth(
+    problem: Problem, do: np.ndarray | None, dstate: np.ndarray | None, dtype: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The adjoint's gradient and its budget, by input name."""
     do = np.zeros((problem.B, problem.T, problem.HV, problem.V)) if do is None else do
     truth = adjoint(problem, do, dstate)
     scales = gradient_scales(problem, trace(problem), do, dstate)
     unit, floor = GRADIENT[dtype] * ROUNDING[dtype], SMALLEST[dtype]
-    errors = {}
-    for name, x in got.items():
-        budget = unit * (np.abs(truth[name]) + scales[name]) + floor * (1 + scales[name])
-        errors[name] = worst(x, truth[name], budget)
-    return errors
+    budgets = {name: unit * (np.abs(truth[name]) + scale) + floor * (1 + scale) for name, scale in scales.items()}
+    return {name: (truth[name], budget) for name, budget in budgets.items()}
 
 
 def gradient_scales(problem: Problem, state: Trace, do: np.ndarray, dstate: np.ndarray | None) -> dict[str, np.ndarray]:

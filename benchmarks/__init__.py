@@ -1,0 +1,1 @@
+"""Timing KDA kernels on named workloads, with every timed output checked."""
