@@ -16,10 +16,8 @@ MODE_NAMES = ("forward", "forward+backward", "decode")
 
 def main() -> None:
     """Run the command line; ends the process with status 0, 1 or 2."""
-    for command in (
-        cli,
-        *cli.commands.values(),
-    ):  # click's mark for "do not wrap" is the character, not the two letters
+    # click's mark for a paragraph that keeps its lines is one character; in a raw docstring it stands as two.
+    for command in (cli, *cli.commands.values()):
         command.help = (command.help or "").replace("\\b\n", "\b\n")
     cli(prog_name="kda")
 
