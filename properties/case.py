@@ -48,7 +48,7 @@ class Case:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"Case.{name}: expected one of {', '.join(known)}; got {getattr(self, name)!r}")
         for name in ("T", "B", "H", "group", "K", "V"):
@@ -74,7 +74,7 @@ class Case:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-_CHOICES = {
+CHOICES = {
     "dtype": DTYPES,
     "gate_dtype": ("same", "float32"),
     "layout": LAYOUTS,

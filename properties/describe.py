@@ -10,6 +10,8 @@ def describe(line: dict[str, Any]) -> str:
     text = [f"  law      {line['sentence']}", f"           {line['equation']}", f"  case     {line['case']}"]
     if line.get("irrelevant"):
         text.append(f"           does not matter: {', '.join(line['irrelevant'])}")
+    if line.get("set_by_law"):
+        text.append(f"           set by the law: {', '.join(line['set_by_law'])}")
     if line.get("where"):
         text.append("  place    " + ", ".join(f"{name} {value}" for name, value in line["where"].items()))
     text.append("  found    " + str(line["message"]).replace("\n", "\n           "))

@@ -1,9 +1,10 @@
 """Judging one kernel by one law: draw cases, count them, shrink what breaks, write a record."""
 
+import contextlib
 import time
 import warnings
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,14 @@ from properties.calls import Broke, Kernel, Refused
 from properties.case import Case
 from properties.law import Judgement, Law
 from properties.profiles import Profile
-from properties.shrink import indifferent, simplify
+from properties.shrink import Attempts, indifferent, set_by_law, simplify
 from properties.strategies import cases
 
 REGIMES = ("gate", "key", "beta", "state", "dtype")
 
 
-class LawBroken(Exception):
-    """Raised inside a Hypothesis test where the law does not hold."""
-
-
 class _Enough(Exception):
-    """Raised to leave Hypothesis when the time of the profile is over."""
+    """Raised to leave Hypothesis when a case is found or the time of the profile is over."""
 
 
 @dataclass
@@ -45,6 +42,7 @@ class Record:
     worst_case: str | None = None
     case: str | None = None
     irrelevant: list[str] = field(default_factory=list)
+    set_by_law: list[str] = field(default_factory=list)
     message: str | None = None
     where: dict[str, int] = field(default_factory=dict)
     units_by_token: list[float] | None = None
@@ -149,9 +147,8 @@ def _breaks(status: str) -> bool:
 def _search(
     trial: Trial, profile: Profile, dtypes: tuple[str, ...], seed_: int, start: float
 ) -> tuple[Case | None, float | None]:
-    """The smallest breaking case Hypothesis comes to, and when the first one was met."""
-    first: list[float] = []
-    smallest: list[Case] = []
+    """The first breaking case that is drawn, and when it was met. `properties/shrink.py` makes it small."""
+    broken: list[tuple[Case, float]] = []
     examples = profile.examples * (2 if trial.law.family in ("oracle", "gradient") else 1)
 
     @seed(seed_)
@@ -162,50 +159,36 @@ def _search(
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-        phases=_phases(profile),
+        phases=(Phase.generate, Phase.target) if profile.target else (Phase.generate,),
     )
     @given(cases(profile, dtypes))
     def hold(drawn: Case) -> None:
+        if broken or time.monotonic() - start > profile.seconds:
+            _leave()
         case = trial.law.adjust(drawn)
-        if not first:
-            if time.monotonic() - start > profile.seconds:
-                raise _Enough
-            status = trial.count(case)
-        elif time.monotonic() - first[0] > profile.shrink and case not in trial.verdicts:
-            raise _Enough
-        else:
-            status = trial.verdict(case)[0]
-        if _breaks(status):
-            first.append(time.monotonic())
-            smallest.append(case)
-            raise LawBroken
+        if _breaks(trial.count(case)):
+            broken.append((case, time.monotonic()))
+            _leave()
         judgement = trial.verdict(case)[1]
         if profile.target and judgement is not None and np.isfinite(judgement.units):
             target(judgement.units)
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HypothesisWarning)
-            hold()
-    except (LawBroken, _Enough):
-        pass
-    except BaseExceptionGroup as group:
-        if group.split((LawBroken, _Enough))[1] is not None:
-            raise
-    return (smallest[-1], first[0]) if smallest else (None, None)
+    with warnings.catch_warnings(), contextlib.suppress(_Enough):
+        warnings.simplefilter("ignore", HypothesisWarning)
+        hold()
+    return broken[0] if broken else (None, None)
 
 
-def _phases(profile: Profile) -> tuple[Phase, ...]:
-    return (Phase.generate, Phase.target, Phase.shrink) if profile.target else (Phase.generate, Phase.shrink)
+def _leave() -> None:
+    raise _Enough  # from one line: Hypothesis tells failures apart by where they were raised
 
 
 def _describe(record: Record, trial: Trial, failing: Case, profile: Profile) -> None:
-    def still(case: Case) -> bool:
-        return trial.law.adjust(case) == case and _breaks(trial.verdict(case)[0])
-
     deadline = time.monotonic() + profile.shrink
-    case = simplify(failing, still, deadline)
-    record.irrelevant = indifferent(case, still, deadline + profile.shrink / 2)
+    ask = Attempts(lambda case: _breaks(trial.verdict(case)[0]), trial.law.adjust, profile.evaluations, deadline)
+    case = simplify(failing, ask)
+    ask.left = max(ask.left, len(fields(Case)))
+    record.irrelevant, record.set_by_law = indifferent(case, ask), set_by_law(trial.law.adjust)
     status, judgement, message = trial.verdict(case)
     record.status, record.message, record.case = status, message, repr(case)
     if judgement is not None:

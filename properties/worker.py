@@ -8,6 +8,7 @@ can be shrunk like any other failure.
 import ctypes
 import inspect
 import os
+import select
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from properties.adapters import TypeErrorInResult, adapter
 from properties.targets import Target, load
 
 REFUSALS = (ValueError, TypeError, NotImplementedError, AssertionError)
+UNLOADABLE = 90  # exit status of a child that could not load its kernel
 TENSORS = ("q", "k", "v", "g", "beta", "initial_state")
 
 
@@ -34,7 +36,7 @@ def main(target: str, array: str, device: str, requests: int, replies: int) -> N
             _die_with_parent()
             os._exit(_serve(Target.parse(target), array, device, requests, replies))
         _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+        if _hung_up(requests) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == UNLOADABLE):
             return
         how = (
             f"signal {signal.Signals(os.WTERMSIG(status)).name}"
@@ -42,6 +44,13 @@ def main(target: str, array: str, device: str, requests: int, replies: int) -> N
             else (f"exit status {os.WEXITSTATUS(status)}")
         )
         wire.send(replies, {"status": "died", "error": how})
+
+
+def _hung_up(requests: int) -> bool:
+    """Whether the judge closed its end; a kernel's own `exit(0)` leaves it open."""
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _import_early(array: str) -> None:
@@ -61,7 +70,7 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int)
         library = adapter(hints.get("array", array), hints.get("device", device))
     except BaseException as error:
         wire.send(replies, {"status": "unloadable", "error": _one_line(error), "pid": os.getpid()})
-        return 0
+        return UNLOADABLE
     wire.send(replies, {"status": "ready", "pid": os.getpid(), "engine": library.engine()})
     while (request := wire.receive(requests)) is not None:
         wire.send(replies, _answer(kernel, library, request))
