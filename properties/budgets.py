@@ -22,7 +22,7 @@ STATE = {"float32": 64.0, "bfloat16": 3.0, "float16": 3.0}
 SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Errors:
     """Errors of one result in budget units, and where the worst of them is."""
 

@@ -5,6 +5,11 @@ from typing import Any
 FALSIFIED = ("falsified", "crash", "timeout", "non-finite", "mutated-input", "nondeterministic")
 
 
+def accuses(line: dict[str, Any]) -> bool:
+    """Whether a result line says that the kernel is wrong; a quality that it lacks does not."""
+    return line["status"] in FALSIFIED and not line.get("quality")
+
+
 def describe(line: dict[str, Any]) -> str:
     """A counterexample in words: the law, the case, the place, the error."""
     text = [f"  law      {line['sentence']}", f"           {line['equation']}", f"  case     {line['case']}"]

@@ -16,6 +16,7 @@ class Profile:
         widest: upper end of K and V.
         volume: upper end of tokens times value heads times the larger width.
         target: whether the error in budget units guides the search.
+        large: whether laws run that fill a GPU's memory.
     """
 
     examples: int
@@ -26,6 +27,7 @@ class Profile:
     widest: int
     volume: int = 150_000
     target: bool = False
+    large: bool = False
 
 
 PROFILES = {
@@ -34,5 +36,14 @@ PROFILES = {
     "interpreter": Profile(examples=12, seconds=6, evaluations=100, shrink=60, longest=70, widest=32, volume=1_000),
     "ci": Profile(examples=40, seconds=30, evaluations=300, shrink=60, longest=200, widest=128),
     "gpu": Profile(examples=40, seconds=30, evaluations=300, shrink=60, longest=520, widest=256),
-    "nightly": Profile(examples=400, seconds=600, evaluations=500, shrink=120, longest=1100, widest=256, target=True),
+    "nightly": Profile(
+        examples=400,
+        seconds=600,
+        evaluations=500,
+        shrink=120,
+        longest=1100,
+        widest=256,
+        target=True,
+        large=True,
+    ),
 }

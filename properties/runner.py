@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import HypothesisWarning
 
-from properties.calls import Broke, Kernel, Refused
+from properties.calls import Broke, Kernel, NotRun, Refused
 from properties.case import Case
 from properties.law import Judgement, Law
 from properties.profiles import Profile
@@ -43,6 +43,9 @@ class Record:
     case: str | None = None
     irrelevant: list[str] = field(default_factory=list)
     set_by_law: list[str] = field(default_factory=list)
+    quality: bool = False
+    nature: str | None = None
+    blame: str | None = None
     message: str | None = None
     where: dict[str, int] = field(default_factory=dict)
     units_by_token: list[float] | None = None
@@ -85,6 +88,8 @@ class Trial:
             judgement = self.law.check(self.kernel, case)
         except Refused as refusal:
             return "refused", None, str(refusal)
+        except NotRun as reason:
+            return "not-run", None, str(reason)
         except Broke as broke:
             return broke.status, None, broke.message
         if not judgement.broken:
@@ -92,7 +97,7 @@ class Trial:
         status = "non-finite" if self.law.name.endswith(("finite", "finite_output")) else "falsified"
         if self.law.name == "inputs_are_unchanged":
             status = "mutated-input"
-        if self.law.name == "the_same_call_gives_the_same_bits":
+        if self.law.name == "the_same_call_gives_the_same_bits" or self.law.name == "calls_in_between_change_nothing":
             status = "nondeterministic"
         return status, judgement, judgement.message
 
@@ -128,6 +133,11 @@ def examine(
     """Draw cases until one breaks the law or the profile is spent; shrink and describe what broke."""
     trial, start = Trial(kernel, law), time.monotonic()
     record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=kernel.worker.engine)
+    record.quality = law.quality
+    if law.large and (reason := _too_small(kernel, profile)):
+        record.reason = reason
+        return record
+    pinned = () if law.large or law.serves else pinned
     failing = next((c for c in map(law.adjust, pinned) if c.dtype in dtypes and _breaks(trial.count(c))), None)
     found = time.monotonic() if failing else None
     if failing is None:
@@ -140,8 +150,15 @@ def examine(
     return record
 
 
+def _too_small(kernel: Kernel, profile: Profile) -> str:
+    """Why a large law does not run here, or ""."""
+    if kernel.worker.device == "cpu":
+        return "needs a GPU: this law fills gigabytes"
+    return "" if profile.large else "takes minutes: run it with --profile nightly"
+
+
 def _breaks(status: str) -> bool:
-    return status not in ("pass", "refused")
+    return status not in ("pass", "refused", "not-run")
 
 
 def _search(
@@ -149,7 +166,7 @@ def _search(
 ) -> tuple[Case | None, float | None]:
     """The first breaking case that is drawn, and when it was met. `properties/shrink.py` makes it small."""
     broken: list[tuple[Case, float]] = []
-    examples = profile.examples * (2 if trial.law.family in ("oracle", "gradient") else 1)
+    examples = max(2, round(profile.examples * trial.law.share))
 
     @seed(seed_)
     @settings(
@@ -161,7 +178,7 @@ def _search(
         suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.target) if profile.target else (Phase.generate,),
     )
-    @given(cases(profile, dtypes))
+    @given(cases(profile, dtypes, trial.law.serves))
     def hold(drawn: Case) -> None:
         if broken or time.monotonic() - start > profile.seconds:
             _leave()
@@ -212,4 +229,5 @@ def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:
         record.reason = max(trial.coverage["refusals"].items(), key=lambda item: item[1])[0]
     else:
         record.status = "not-run"
-        record.reason = f"none of {record.tried} examples was informative ({record.refused} were refused)"
+        why = next((message for status, _, message in trial.verdicts.values() if status == "not-run"), "")
+        record.reason = why or f"none of {record.tried} examples was informative ({record.refused} were refused)"

@@ -128,7 +128,9 @@ def _size(case: Case) -> tuple[object, ...]:
     numbers = sum(abs(getattr(case, name)) for name in ("K", "V", "H", "group", "B", "at", "power", "v_log2"))
     names = sum(choices.index(getattr(case, name)) for name, choices in CHOICES.items())
     total = sum(case.lengths) * case.H * case.group * case.K * case.V
-    return len(case.changed), len(case.packed), len(case.edits), total, sum(case.lengths), numbers, names, case.seed
+    steps = sum(abs(x) for step in case.steps for x in step[1:] if isinstance(x, int))
+    length = len(case.packed), len(case.edits), len(case.steps), sum(map(len, case.steps)), steps
+    return len(case.changed), *length, total, sum(case.lengths), numbers, names, case.seed
 
 
 def _simpler(case: Case) -> Iterator[Case]:
@@ -144,8 +146,11 @@ def _simpler(case: Case) -> Iterator[Case]:
                     yield case.but(packed=(*case.packed[:n], smaller, *case.packed[n + 1 :]))
     for n in range(len(case.edits)):
         yield case.but(edits=case.edits[:n] + case.edits[n + 1 :])
+    for n, step in enumerate(case.steps):
+        for fewer in _simpler_step(step):
+            yield case.but(steps=case.steps[:n] + fewer + case.steps[n + 1 :])
     for name in case.changed:
-        if name not in ("packed", "edits"):
+        if name not in ("packed", "edits", "steps"):
             yield case.but(**{name: getattr(DEFAULT, name)})
     for name in ("T", "K", "V", "H", "group", "B", "at", "power", "v_log2"):
         value, least = getattr(case, name), getattr(DEFAULT, name)
@@ -157,6 +162,18 @@ def _simpler(case: Case) -> Iterator[Case]:
         earlier = itertools.takewhile(lambda choice, name=name: choice != getattr(case, name), CHOICES[name])
         for choice in itertools.islice(earlier, 1, None):
             yield case.but(**{name: choice})
+
+
+def _simpler_step(step: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], ...]]:
+    """The step left out, made shorter, or with smaller numbers."""
+    yield ()
+    if step[0] == "decode" and len(step) > 2:
+        yield from ((step[:i] + step[i + 1 :],) for i in range(1, len(step)))
+    if step[0] == "batch":
+        yield (("prefill", step[1], step[2]),)
+    for i, value in enumerate(step[1:], start=1):
+        if isinstance(value, int) and value > 1:
+            yield from (((*step[:i], smaller, *step[i + 1 :]),) for smaller in sorted({1, value // 2, value - 1}))
 
 
 def indifferent(case: Case, ask: Attempts) -> list[str]:
