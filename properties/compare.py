@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kda_spec import Problem, Trace, trace
-from properties.budgets import informative, output_budget, state_budget, worst
+from properties.budgets import informative, output_errors, state_errors
 from properties.calls import Output
 from properties.case import Case
 from properties.law import Judgement, judge, same_bits, worst_of
@@ -49,7 +49,7 @@ def agree_o(
     got: np.ndarray, expected: np.ndarray, problem: Problem, truth: Trace, case: Case, relation: str
 ) -> Judgement:
     """The same for o alone."""
-    errors = worst(got, expected, BOTH * output_budget(problem, truth, case.dtype)[..., None])
+    errors = output_errors(got, problem, truth, case.dtype, expected, BOTH)
     return judge("o", errors, problem, informative(problem, truth, case.dtype), relation)
 
 
@@ -57,7 +57,7 @@ def agree_state(
     got: np.ndarray, expected: np.ndarray, problem: Problem, truth: Trace, case: Case, relation: str
 ) -> Judgement:
     """The same for the final state alone."""
-    errors = worst(got, expected, BOTH * state_budget(problem, truth, case.dtype)[..., None, None])
+    errors = state_errors(got, problem, truth, case.dtype, expected, BOTH)
     return judge("final_state", errors, problem, bool(np.any(truth.final_state != 0)), relation)
 
 

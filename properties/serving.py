@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kda_spec import Problem, trace
-from properties.budgets import informative, output_budget, state_budget, worst
+from properties.budgets import informative, output_errors, state_errors
 from properties.calls import problem_of
 from properties.case import Case
 from properties.compare import BOTH
@@ -138,20 +138,18 @@ class Server:
     def _judge(self, heard: Heard) -> Judgement:
         problem = self._problem(heard.history)
         truth, case = trace(problem), self.case
-        first = problem.T - len(heard.o)
+        first, o = problem.T - len(heard.o), truth.o.copy()
+        o[0, first:] = heard.o
         # The state a slot starts from may itself be a budget off.
-        budget = BOTH * output_budget(problem, truth, case.dtype)[:, first:, :, None]
-        errors = worst(heard.o[None], truth.o[:, first:], budget)
-        states = worst(
-            heard.state[None], truth.final_state, BOTH * state_budget(problem, truth, case.dtype)[..., None, None]
-        )
+        errors = output_errors(o, problem, truth, case.dtype, room=BOTH)
+        states = state_errors(heard.state[None], problem, truth, case.dtype, room=BOTH)
         what = "o" if errors.units >= states.units else "the state"
         worse = max(errors, states, key=lambda one: one.units)
         if worse.units <= 1.0:
             return Judgement(worse.units, informative(problem, truth, case.dtype))
         where = {"step": heard.step, "slot": heard.slot}
         if what == "o":
-            where |= {"token": first + worse.index[1], "head": worse.index[2], "column": worse.index[3]}
+            where |= {"token": worse.index[1], "head": worse.index[2], "column": worse.index[3]}
         step = self.case.steps[heard.step]
         message = (
             f"after step {heard.step} {step!r}, {what} of slot {heard.slot} is {worse.got:.6g} where the recurrence "

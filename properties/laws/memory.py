@@ -85,9 +85,10 @@ def nothing_outside_its_allocations_is_touched(kernel: Kernel, case: Case) -> Ju
     "f(x) with fresh memory full of NaN = f(x)",
 )
 def outputs_are_written_completely(kernel: Kernel, case: Case) -> Judgement:
-    problem = problem_of(case)
-    got, expected = kernel(case, poison=True), kernel(case)
-    return same_bits(parts(got), parts(expected), problem, case, "the result with ordinary memory")
+    # Torch fills memory in its deterministic mode, which may choose other algorithms: NaN is what would tell.
+    return agree(
+        Pair(kernel(case, poison=True), kernel(case), problem_of(case), "the result with ordinary memory"), case
+    )
 
 
 def _awkward(case: Case) -> Case:
