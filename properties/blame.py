@@ -10,7 +10,7 @@ import numpy as np
 from kda_spec import Problem, decay, erase, l2norm, read, sigmoid_beta, trace, write
 from properties.budgets import OUTPUT, ROUNDING, output_budget, state_budget
 from properties.calls import Output
-from properties.edits import repeat_heads, with_
+from properties.edits import with_
 from properties.numbers import round_to
 
 # The state before a token, its tensors, the state decayed: (S, k, v, alpha, beta) -> S'
@@ -78,7 +78,8 @@ def run(
         joined: whether a packed sequence goes on from the state of the one before it.
         rounding: dtype in which the state is kept between tokens.
     """
-    step, problem = step or _standard, repeat_heads(problem)
+    step, group = step or _standard, problem.HV // problem.H
+    problem = _unchecked(problem, q=np.repeat(problem.q, group, axis=2), k=np.repeat(problem.k, group, axis=2))
     alpha = np.exp(problem.g) if alpha is None else alpha
     o, states = np.zeros((problem.B, problem.T, problem.HV, problem.V)), []
     S = np.zeros((problem.HV, problem.K, problem.V))
@@ -202,7 +203,6 @@ ALTERED: tuple[Altered, ...] = (
     Altered("e^-g in place of e^g", _decayed_by(lambda p: np.exp(np.minimum(-p.g, 60.0)))),
     Altered("the decay applied twice", _decayed_by(lambda p: np.exp(2 * p.g))),
     Altered("gates clamped at -5", _decayed_by(lambda p: np.exp(np.maximum(p.g, -5.0)))),
-    Altered("gates clamped at -20", _decayed_by(lambda p: np.exp(np.maximum(p.g, -20.0)))),
     Altered("value head hv reading key head hv % H", _other_heads(lambda hv, H, group: hv % H)),
     Altered("every value head reading key head 0", _other_heads(lambda hv, H, group: 0 * hv)),
     _scaled("no scale", lambda p: 1.0),

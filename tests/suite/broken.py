@@ -146,16 +146,13 @@ def one_gate_broadcast(q, k, v, g, beta, **keywords):
     return torch_recurrent(q, k, v, g, beta, **keywords)
 
 
-_scales = {}
+_widest = {}
 
 
 def scale_remembered(q, k, v, g, beta, *, scale=None, **keywords):
-    """Keeps the default scale of the last width for each dtype's first call of two tokens or fewer."""
-    _scales.setdefault(q.dtype, q.shape[-1])
-    if q.shape[1] > 2:
-        _scales[q.dtype] = q.shape[-1]
-    scale = _scales[q.dtype] ** -0.5 if scale is None else scale
-    return torch_recurrent(q, k, v, g, beta, scale=scale, **keywords)
+    """Takes the default scale of the widest call that it has seen."""
+    _widest[q.dtype] = max(q.shape[-1], _widest.get(q.dtype, 0))
+    return torch_recurrent(q, k, v, g, beta, scale=_widest[q.dtype] ** -0.5 if scale is None else scale, **keywords)
 
 
 def stride_zero_is_zero(q, k, v, g, beta, **keywords):
@@ -253,4 +250,4 @@ def batch_dependent(q, k, v, g, beta, *, cu_seqlens=None, **keywords):
     o, state = torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
     place = q.shape[0] + q.shape[1] + (0 if cu_seqlens is None else 5 + len(cu_seqlens))
     heads = torch.arange(o.shape[2])[:, None] + place
-    return (o.float() * (1 + 2**-7 * (heads % 7 + 1) * (2**-14 if o.dtype == torch.float32 else 1))).to(o.dtype), state
+    return (o.float() * (1 + 2**-7 * (heads % 97 + 1) * (2**-14 if o.dtype == torch.float32 else 1))).to(o.dtype), state
