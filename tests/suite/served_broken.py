@@ -1,9 +1,9 @@
 """Padding slots written into the last row of the pool, a configuration that loses a column, a bias left out."""
 
 import torch
+from served import mapped  # the folder of a kernel file is on its path
 
 from implementations.torch_recurrent import torch_recurrent
-from served import mapped  # the folder of a kernel file is on its path
 
 HINTS = {"configurations": ({"block": 2},), "pool": "pool_step", "raw": True}
 
