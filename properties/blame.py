@@ -31,30 +31,32 @@ def explain(outputs: list[tuple[Problem, Output, str]]) -> str | None:
     Returns None where the specification itself explains the first result, or where nothing does.
     """
     counts: dict[str, int] = {}
-    if _explains(lambda p: (trace(p).o, trace(p).final_state), *outputs[0]):
+    wrong = _misfit(lambda p: (trace(p).o, trace(p).final_state), *outputs[0])
+    if wrong <= 1.0:
         return None
     for altered in ALTERED:
-        if _explains(altered.compute, *outputs[0]):
-            counts[altered.words] = sum(_explains(altered.compute, *one) for one in outputs)
+        # Merely inside the budget is not enough: it must fit far better than the truth does.
+        if _misfit(altered.compute, *outputs[0]) <= min(1.0, wrong / 3):
+            counts[altered.words] = sum(_misfit(altered.compute, *one) <= 1.0 for one in outputs)
     most = [words for words, count in counts.items() if count == max(counts.values())]
     return " or ".join(most[:2]) if most else None
 
 
-def _explains(compute: Any, problem: Problem, output: Output, dtype: str) -> bool:
-    """Whether both output and final state lie within the budgets (of the larger of truth and alteration)."""
+def _misfit(compute: Any, problem: Problem, output: Output, dtype: str) -> float:
+    """Worst distance of output and final state, over the budget (that of the larger of truth and alteration)."""
     try:
         o, state = compute(problem)
     except (ValueError, FloatingPointError):
-        return False
-    truth = trace(problem)
-    largest, unit = np.max(np.abs(o), axis=-1, initial=0.0), OUTPUT[dtype] * ROUNDING[dtype]
-    budget = output_budget(problem, truth, dtype) + unit * largest
-    fits = bool(np.all(np.abs(output.o - o) <= budget[..., None]))
-    if output.final_state is None or not fits:
-        return fits
-    largest = np.max(np.abs(state), axis=(-2, -1), keepdims=True, initial=0.0)
-    room = state_budget(problem, truth, dtype) + unit * largest
-    return bool(np.all(np.abs(output.final_state - state) <= room))
+        return float("inf")
+    truth, unit = trace(problem), OUTPUT[dtype] * ROUNDING[dtype]
+    largest = np.max(np.abs(o), axis=-1, initial=0.0)
+    far = [np.abs(output.o - o) / (output_budget(problem, truth, dtype) + unit * largest)[..., None]]
+    if output.final_state is not None:
+        room = state_budget(problem, truth, dtype) + unit * np.max(
+            np.abs(state), axis=(-2, -1), keepdims=True, initial=0
+        )
+        far.append(np.abs(output.final_state - state) / room)
+    return max(float(np.max(np.nan_to_num(x, nan=np.inf), initial=0.0)) for x in far)
 
 
 def run(

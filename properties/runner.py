@@ -156,7 +156,7 @@ def examine(
     trial, start = Trial(kernel, law), time.monotonic()
     record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=kernel.worker.engine)
     record.quality = law.quality
-    if law.large and (reason := _too_small(kernel, profile)):
+    if law.family == "scale" and (reason := _out_of_reach(kernel, law, profile)):
         record.reason = reason
         return record
     pinned = () if law.large or law.serves else pinned
@@ -172,8 +172,12 @@ def examine(
     return record
 
 
-def _too_small(kernel: Kernel, profile: Profile) -> str:
-    """Why a large law does not run here, or ""."""
+def _out_of_reach(kernel: Kernel, law: Law, profile: Profile) -> str:
+    """Why a law of scale does not run here, or ""."""
+    if kernel.worker.hints.get("interpreted"):
+        return "takes minutes under Triton's interpreter: run it on a GPU"
+    if not law.large:
+        return ""
     if kernel.worker.device == "cpu":
         return "needs a GPU: this law fills gigabytes"
     return "" if profile.large else "takes minutes: run it with --profile nightly"
@@ -242,7 +246,11 @@ def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pin
         record.nature = "structural" if record.blame else trial.nature()
     record.status, record.message, record.case = status, message, repr(case)
     if not _breaks(status):
-        record.status, record.message = "nondeterministic", "this case broke the law once, and not in a new process"
+        record.status, record.nature, record.blame = "nondeterministic", None, None
+        record.message = (
+            f"broke the law after {trial.counts['tried']} cases and held it as the first call of a new process: "
+            "what the kernel answers depends on the calls before"
+        )
     if judgement is not None:
         record.where, record.units_by_token = judgement.where, judgement.by_token
         record.worst, record.worst_case = float(min(judgement.units, 1e30)), repr(case)

@@ -94,9 +94,15 @@ def _pool(target: Target, hints: dict[str, Any]) -> Any:
 
 
 def _told(hints: dict[str, Any]) -> dict[str, Any]:
-    """The hints that laws ask for: keyword sets to try, whether there is a pool call and a raw form."""
+    """What laws ask for: keyword sets to try, whether there is a pool call, a raw form, and an interpreter at work."""
     sets = [dict(keywords) for keywords in hints.get("configurations", ())]
-    return {"configurations": sets, "pool": "pool" in hints, "raw": bool(hints.get("raw"))}
+    interpreted = "triton.language" in sys.modules and os.environ.get("TRITON_INTERPRET") == "1"
+    return {
+        "configurations": sets,
+        "pool": "pool" in hints,
+        "raw": bool(hints.get("raw")),
+        "interpreted": interpreted,
+    }
 
 
 def _die_with_parent() -> None:
