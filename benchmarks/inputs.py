@@ -95,7 +95,9 @@ def _drawn(case: Case, device: str, gradients: bool) -> Inputs:
     for first, count, L in runs:
         draw = Draw(case.seed, device, first)
         k = _unit(draw.normal("key", count, L, H, K)).to(dtype)
-        parts["q"].append(_unit(draw.normal("q", count, L, H, K)).to(dtype))
+        q = _unit(draw.normal("q", count, L, H, K))
+        q *= (2.0 ** torch.floor(3 * draw.uniform("q/norm", count, L, H) - 1)).float()[..., None]
+        parts["q"].append(q.to(dtype))
         parts["k"].append(k)
         parts["v"].append(_round(draw.normal("v", count, L, HV, V) * 2.0**case.v_log2, dtype))
         parts["g"].append(_round(_gate(case.gate, draw, (count, L, HV, K)), gate_dtype))

@@ -39,12 +39,15 @@ class Law:
 
     Args:
         name: a sentence with underscores.
-        family: oracle, gradient, bitwise, structure, finite, memory or refuse.
+        family: oracle, finite, structure, bitwise, gradient, memory, refuse, serving, raw, scale or quality.
         sentence: what is promised.
         equation: the same in symbols.
         check: judges one case.
         adjust: maps any drawn case to one the law speaks of.
         quality: whether breaking it is reported as a quality and not as a verdict.
+        share: share of a profile's examples that it gets; laws that make many calls get fewer.
+        serves: whether its cases are serving runs.
+        large: whether it needs a GPU and the profile nightly.
     """
 
     name: str
@@ -54,6 +57,9 @@ class Law:
     check: Check
     adjust: Callable[[Case], Case] = lambda case: case
     quality: bool = False
+    share: float = 1.0
+    serves: bool = False
+    large: bool = False
 
 
 LAWS: dict[str, Law] = {}
@@ -65,13 +71,13 @@ def law(
     equation: str,
     *,
     adjust: Callable[[Case], Case] = lambda case: case,
-    quality: bool = False,
+    **more: Any,
 ) -> Callable[[Check], Check]:
     """Register a function as a law; see `Law` for the arguments."""
 
     def register(check: Check) -> Check:
         name = check.__name__  # type: ignore[attr-defined]
-        LAWS[name] = Law(name, family, sentence, equation, check, adjust, quality)
+        LAWS[name] = Law(name, family, sentence, equation, check, adjust, **more)
         return check
 
     return register
@@ -96,6 +102,14 @@ def place(problem: Problem, index: tuple[int, ...]) -> dict[str, int]:
     return {"token": t, "head": head, "column": column}
 
 
+def _first_wrong(problem: Problem, errors: Errors) -> int:
+    """The first token above its budget in the sequence that holds the worst one."""
+    assert errors.by_token is not None
+    row, t = errors.index[:2]
+    start = next((a for b, a, z in problem.bounds() if b == row and a <= t < z), 0)
+    return int(np.argmax(errors.by_token[start : t + 1] > 1.0))
+
+
 def judge(name: str, errors: Errors, problem: Problem, informative: bool, relation: str) -> Judgement:
     """A judgement from errors in budget units; `relation` says what the number was compared with."""
     if errors.units <= 1.0:
@@ -110,6 +124,8 @@ def judge(name: str, errors: Errors, problem: Problem, informative: bool, relati
     amount = "not a finite number" if not np.isfinite(errors.got) else f"{errors.units:.3g} times the budget"
     message = f"{name} is {errors.got:.6g} where {relation} is {errors.expected:.6g}: {amount}"
     by_token = None if errors.by_token is None else [float(min(x, 1e9)) for x in errors.by_token]
+    if name == "o" and errors.by_token is not None:
+        where["first wrong token"] = _first_wrong(problem, errors)
     return Judgement(errors.units, True, message, where, by_token)
 
 

@@ -17,6 +17,10 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         "sglang-jax #1587: a boundary inside a tile",
     ),
     (Case(T=17, K=60, V=24, gate="typical", state="random"), "fla #1135: lanes that pad K to a power of two"),
+    (
+        Case(T=65, K=4, V=3, dtype="bfloat16", gate="slow", beta="tiny", state="random"),
+        "fla #720: the exponential taken in the gate's half precision",
+    ),
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random"), "flashinfer #3536: an empty sequence"),
 )
 PINNED: tuple[Case, ...] = tuple(case for case, _ in HISTORY)

@@ -1,31 +1,31 @@
 """Judging one kernel by one law: draw cases, count them, shrink what breaks, write a record."""
 
+import contextlib
 import time
 import warnings
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import HypothesisWarning
 
-from properties.calls import Broke, Kernel, Refused
+from properties.blame import explain
+from properties.calls import Broke, Kernel, NotRun, Refused, problem_of
 from properties.case import Case
 from properties.law import Judgement, Law
 from properties.profiles import Profile
-from properties.shrink import indifferent, simplify
+from properties.shrink import Attempts, indifferent, set_by_law, simplify
 from properties.strategies import cases
 
+# Budget units up to which bfloat16 or TF32 arithmetic inside could be all that is wrong.
+ROUGH = {"float32": 1000.0, "bfloat16": 16.0, "float16": 16.0}
 REGIMES = ("gate", "key", "beta", "state", "dtype")
 
 
-class LawBroken(Exception):
-    """Raised inside a Hypothesis test where the law does not hold."""
-
-
 class _Enough(Exception):
-    """Raised to leave Hypothesis when the time of the profile is over."""
+    """Raised to leave Hypothesis when a case is found or the time of the profile is over."""
 
 
 @dataclass
@@ -45,6 +45,10 @@ class Record:
     worst_case: str | None = None
     case: str | None = None
     irrelevant: list[str] = field(default_factory=list)
+    set_by_law: list[str] = field(default_factory=list)
+    quality: bool = False
+    nature: str | None = None
+    blame: str | None = None
     message: str | None = None
     where: dict[str, int] = field(default_factory=dict)
     units_by_token: list[float] | None = None
@@ -71,6 +75,7 @@ class Trial:
     def __init__(self, kernel: Kernel, law: Law) -> None:
         self.kernel, self.law = kernel, law
         self.verdicts: dict[Case, tuple[str, Judgement | None, str]] = {}
+        self.fresh = False
         self.counts: Counter[str] = Counter()
         self.coverage: dict[str, Counter[str]] = defaultdict(Counter)
         self.by_regime: dict[str, float] = {}
@@ -79,6 +84,8 @@ class Trial:
     def verdict(self, case: Case) -> tuple[str, Judgement | None, str]:
         """(status, judgement, message) of a case; asked once, then remembered."""
         if case not in self.verdicts:
+            if self.fresh:
+                self.kernel.worker.renew()
             self.verdicts[case] = self._ask(case)
         return self.verdicts[case]
 
@@ -87,6 +94,8 @@ class Trial:
             judgement = self.law.check(self.kernel, case)
         except Refused as refusal:
             return "refused", None, str(refusal)
+        except NotRun as reason:
+            return "not-run", None, str(reason)
         except Broke as broke:
             return broke.status, None, broke.message
         if not judgement.broken:
@@ -94,9 +103,25 @@ class Trial:
         status = "non-finite" if self.law.name.endswith(("finite", "finite_output")) else "falsified"
         if self.law.name == "inputs_are_unchanged":
             status = "mutated-input"
-        if self.law.name == "the_same_call_gives_the_same_bits":
+        if self.law.name == "the_same_call_gives_the_same_bits" or self.law.name == "calls_in_between_change_nothing":
             status = "nondeterministic"
         return status, judgement, judgement.message
+
+    def fails_afresh(self, case: Case) -> bool:
+        """Whether the case breaks the law in a new process; from then on every case is asked in one if it does not."""
+        self.kernel.worker.renew()
+        self.verdicts.pop(case, None)
+        if _breaks(self.verdict(case)[0]):
+            return True
+        self.verdicts, self.fresh = {}, True
+        return False
+
+    def nature(self) -> str:
+        """Whether arithmetic of a lower precision could explain the failures seen, or only another computation."""
+        for case, (status, judgement, _) in self.verdicts.items():
+            if _breaks(status) and (judgement is None or judgement.units > ROUGH.get(case.dtype, 16.0)):
+                return "structural"
+        return "rounding"
 
     def count(self, case: Case) -> str:
         """Judge a drawn case and count it; returns the status."""
@@ -130,29 +155,44 @@ def examine(
     """Draw cases until one breaks the law or the profile is spent; shrink and describe what broke."""
     trial, start = Trial(kernel, law), time.monotonic()
     record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=kernel.worker.engine)
+    record.quality = law.quality
+    if law.family == "scale" and (reason := _out_of_reach(kernel, law, profile)):
+        record.reason = reason
+        return record
+    pinned = () if law.large or law.serves else pinned
     failing = next((c for c in map(law.adjust, pinned) if c.dtype in dtypes and _breaks(trial.count(c))), None)
     found = time.monotonic() if failing else None
     if failing is None:
         failing, found = _search(trial, profile, dtypes, seed_, start)
     if failing is not None:
         record.seconds_to_failure = round((found or time.monotonic()) - start, 3)
-        _describe(record, trial, failing, profile)
+        _describe(record, trial, failing, profile, pinned)
     _conclude(record, trial, broken=failing is not None)
     record.seconds = round(time.monotonic() - start, 3)
     return record
 
 
+def _out_of_reach(kernel: Kernel, law: Law, profile: Profile) -> str:
+    """Why a law of scale does not run here, or ""."""
+    if kernel.worker.hints.get("interpreted"):
+        return "takes minutes under Triton's interpreter: run it on a GPU"
+    if not law.large:
+        return ""
+    if kernel.worker.device == "cpu":
+        return "needs a GPU: this law fills gigabytes"
+    return "" if profile.large else "takes minutes: run it with --profile nightly"
+
+
 def _breaks(status: str) -> bool:
-    return status not in ("pass", "refused")
+    return status not in ("pass", "refused", "not-run")
 
 
 def _search(
     trial: Trial, profile: Profile, dtypes: tuple[str, ...], seed_: int, start: float
 ) -> tuple[Case | None, float | None]:
-    """The smallest breaking case Hypothesis comes to, and when the first one was met."""
-    first: list[float] = []
-    smallest: list[Case] = []
-    examples = profile.examples * (2 if trial.law.family in ("oracle", "gradient") else 1)
+    """The first breaking case that is drawn, and when it was met. `properties/shrink.py` makes it small."""
+    broken: list[tuple[Case, float]] = []
+    examples = max(2, round(profile.examples * trial.law.share))
 
     @seed(seed_)
     @settings(
@@ -162,55 +202,82 @@ def _search(
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-        phases=_phases(profile),
+        phases=(Phase.generate, Phase.target) if profile.target else (Phase.generate,),
     )
-    @given(cases(profile, dtypes))
+    @given(cases(profile, dtypes, trial.law.serves))
     def hold(drawn: Case) -> None:
+        if broken or time.monotonic() - start > profile.seconds:
+            _leave()
         case = trial.law.adjust(drawn)
-        if not first:
-            if time.monotonic() - start > profile.seconds:
-                raise _Enough
-            status = trial.count(case)
-        elif time.monotonic() - first[0] > profile.shrink and case not in trial.verdicts:
-            raise _Enough
-        else:
-            status = trial.verdict(case)[0]
-        if _breaks(status):
-            first.append(time.monotonic())
-            smallest.append(case)
-            raise LawBroken
+        if _breaks(trial.count(case)):
+            broken.append((case, time.monotonic()))
+            _leave()
         judgement = trial.verdict(case)[1]
         if profile.target and judgement is not None and np.isfinite(judgement.units):
             target(judgement.units)
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HypothesisWarning)
-            hold()
-    except (LawBroken, _Enough):
-        pass
-    except BaseExceptionGroup as group:
-        if group.split((LawBroken, _Enough))[1] is not None:
-            raise
-    return (smallest[-1], first[0]) if smallest else (None, None)
+    with warnings.catch_warnings(), contextlib.suppress(_Enough):
+        warnings.simplefilter("ignore", HypothesisWarning)
+        hold()
+    return broken[0] if broken else (None, None)
 
 
-def _phases(profile: Profile) -> tuple[Phase, ...]:
-    return (Phase.generate, Phase.target, Phase.shrink) if profile.target else (Phase.generate, Phase.shrink)
+def _leave() -> None:
+    raise _Enough  # from one line: Hypothesis tells failures apart by where they were raised
 
 
-def _describe(record: Record, trial: Trial, failing: Case, profile: Profile) -> None:
-    def still(case: Case) -> bool:
-        return trial.law.adjust(case) == case and _breaks(trial.verdict(case)[0])
+def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pinned: tuple[Case, ...]) -> None:
+    def attempts(count: int) -> Attempts:
+        fails = lambda case: _breaks(trial.verdict(case)[0])  # noqa: E731
+        return Attempts(fails, trial.law.adjust, count, time.monotonic() + profile.shrink)
 
-    deadline = time.monotonic() + profile.shrink
-    case = simplify(failing, still, deadline)
-    record.irrelevant = indifferent(case, still, deadline + profile.shrink / 2)
+    ask = attempts(profile.evaluations)
+    case = simplify(failing, ask)
+    if not trial.fails_afresh(case):  # it needed the calls made before it: every attempt in a new process, then
+        ask = attempts(profile.evaluations // 4)
+        others = (failing, *map(trial.law.adjust, (_richer(failing), *pinned)))
+        first = next((other for other in others if trial.fails_afresh(other)), None)
+        case = failing if first is None else simplify(first, ask)
+    ask.left = max(ask.left, len(fields(Case)))
+    record.irrelevant, record.set_by_law = indifferent(case, ask), set_by_law(trial.law.adjust)
     status, judgement, message = trial.verdict(case)
+    record.blame = _blame(trial, [case, failing, _richer(case)])
+    if judgement is not None:
+        record.nature = "structural" if record.blame else trial.nature()
     record.status, record.message, record.case = status, message, repr(case)
+    if not _breaks(status):
+        record.status, record.nature, record.blame = "nondeterministic", None, None
+        record.message = (
+            f"broke the law after {trial.counts['tried']} cases and held it as the first call of a new process: "
+            "what the kernel answers depends on the calls before"
+        )
     if judgement is not None:
         record.where, record.units_by_token = judgement.where, judgement.by_token
         record.worst, record.worst_case = float(min(judgement.units, 1e30)), repr(case)
+
+
+def _richer(case: Case) -> Case:
+    """The case with numbers in which the stages of the equation can be told apart."""
+    return case.but(
+        T=max(case.T, 5), K=max(case.K, 3), V=max(case.V, case.K + 2), gate="typical", beta="random", state="random"
+    )
+
+
+def _blame(trial: Trial, cases: list[Case]) -> str | None:
+    """Which altered specification gives the kernel's result of a plain call on these cases, the first above all."""
+    results = []
+    try:
+        for case in dict.fromkeys(cases):
+            if case.steps or sum(case.lengths) > 500:
+                continue
+            try:
+                results.append((problem_of(case), trial.kernel(case, checked=False), case.dtype))
+            except Refused:
+                continue
+        shaped = [(p, out, dtype) for p, out, dtype in results if out.o.shape == (p.B, p.T, p.HV, p.V)]
+        return explain(shaped) if shaped and shaped[0][0] is problem_of(cases[0]) else None
+    except (Broke, NotRun, ValueError):
+        return None
 
 
 def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:
@@ -229,4 +296,5 @@ def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:
         record.reason = max(trial.coverage["refusals"].items(), key=lambda item: item[1])[0]
     else:
         record.status = "not-run"
-        record.reason = f"none of {record.tried} examples was informative ({record.refused} were refused)"
+        why = next((message for status, _, message in trial.verdicts.values() if status == "not-run"), "")
+        record.reason = why or f"none of {record.tried} examples was informative ({record.refused} were refused)"
