@@ -66,6 +66,9 @@ class Numpy:
 
     def finish(self) -> None: ...
 
+    def lost(self) -> bool:
+        return False
+
     def engine(self) -> list[str]:
         return ["numpy"]
 
@@ -161,6 +164,14 @@ class Torch:
     def finish(self) -> None:
         if self.device != "cpu":
             self.torch.cuda.synchronize()
+
+    def lost(self) -> bool:
+        """Whether the device no longer answers: after an illegal access every further call of a process fails."""
+        try:
+            self.finish()
+        except RuntimeError:
+            return True
+        return False
 
     def engine(self) -> list[str]:
         return [f"torch {self.device}"]

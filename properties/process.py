@@ -65,6 +65,10 @@ class Worker:
                 "arrays": {},
                 "log": self._tail(),
             }
+        if reply.get("spent"):  # a fault on a GPU stays with its process
+            self.renew()
+            if reply["status"] == "harness":  # an earlier call left the device so; this one is asked again
+                return self.call(message)
         return reply
 
     def start(self) -> None:

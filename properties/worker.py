@@ -70,7 +70,8 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int)
     hello = {"status": "ready", "pid": os.getpid(), "engine": library.engine(), "hints": _told(hints)}
     wire.send(replies, hello)
     while (request := wire.receive(requests)) is not None:
-        wire.send(replies, answer(functions, library, request))
+        reply = answer(functions, library, request)
+        wire.send(replies, reply | {"spent": reply["status"] in ("crash", "harness") and library.lost()})
     return 0
 
 
