@@ -33,6 +33,11 @@ def padded(size: int) -> int:
     return triton.next_power_of_2(size)
 
 
+def alignment(K: int, V: int) -> int:
+    """What K and V are told in multiples of: 16 lets rows be read 16 bytes at a time, whatever the widths are."""
+    return 1 if K % 16 or V % 16 else 16
+
+
 def sequence_bounds(shape: Shape, cu_seqlens: Tensor | None, device: torch.device) -> Tensor:
     """Boundaries of all sequences over the flattened [B * T] tokens, int64, [N + 1]."""
     if cu_seqlens is None:

@@ -126,7 +126,7 @@ def _inverse(L, SOLVE: tl.constexpr):
     return X
 
 
-@triton.jit(do_not_specialize=["H", "HV"])
+@triton.jit(do_not_specialize=["H", "HV", "K", "V"])
 def chunk_kernel(
     q,
     k,
@@ -153,6 +153,7 @@ def chunk_kernel(
     PRECISION: tl.constexpr,
     SOLVE: tl.constexpr,
     OPERAND: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
     """One program: one chunk of one value head.
 
@@ -161,7 +162,9 @@ def chunk_kernel(
     u = T v with T = (I + tril(beta k Gamma k^T, -1))^-1 diag(beta), qg and kg = q and k decayed from the start and to
     the end, and `last`, the decay of the whole chunk. The launch with FAST and not FAR marks in `far` the chunks that
     have rows beyond REACH; the one with both does the marked ones again; without FAST every row goes the long way.
+    K and V come in multiples of UNIT, which tells the compiler their alignment without a compilation for each width.
     """
+    K, V = K * UNIT, V * UNIT
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
     tile = number * HV + head

@@ -31,7 +31,7 @@ def _step(S, w, u, kg, last, tile, columns, BK: tl.constexpr, VP: tl.constexpr, 
     return held, S * whole[:, None] + dot(tl.trans(key), held, PRECISION, OPERAND)
 
 
-@triton.jit(do_not_specialize=["HV", "scale"])
+@triton.jit(do_not_specialize=["HV", "K", "V", "scale"])
 def walk_kernel(
     A,
     w,
@@ -54,12 +54,14 @@ def walk_kernel(
     WANTS_STATE: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
     """One program: one segment of one value head, BV columns of its state, chunk after chunk.
 
     `segments` [.., 6]: first chunk, chunks, sequence, first token, token behind the sequence, whether it is the last.
-    `starts` [segment, HV, K, V]: the state before each segment.
+    `starts` [segment, HV, K, V]: the state before each segment. K and V come in multiples of UNIT.
     """
+    K, V = K * UNIT, V * UNIT
     blocks: tl.constexpr = VP // BV
     program = tl.program_id(0).to(tl.int64)
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
@@ -124,7 +126,7 @@ def transition_kernel(
             tl.store(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :], S)
 
 
-@triton.jit(do_not_specialize=["HV"])
+@triton.jit(do_not_specialize=["HV", "K", "V"])
 def link_kernel(
     M,
     N,
@@ -139,8 +141,10 @@ def link_kernel(
     BV: tl.constexpr,
     HAS_STATE: tl.constexpr,
     PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
     """One program: BV columns of the states before all segments of one sequence and head: S <- M S + N."""
+    K, V = K * UNIT, V * UNIT
     blocks: tl.constexpr = VP // BV
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)

@@ -14,11 +14,10 @@ import triton
 import triton.language as tl
 
 from implementations._contract import check
-from implementations._triton import interpreted, padded, ready
+from implementations._triton import alignment, interpreted, padded, ready
 from implementations._triton_chunk import chunk_kernel
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
-HINTS = {"array": "torch"}
 CHUNK = 64
 # With eight warps on a stack of four matrices Triton 3.6 was seen on an H100 to read outside its shared memory.
 WARPS = 4
@@ -35,10 +34,46 @@ class Config(NamedTuple):
     transition_stages: int = 2
 
 
-def triton_chunked(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
+CONFIGURATIONS = {
+    "exact": Config(64, 16, 1),
+    "wide": Config(64, 32, 1),
+    "many-heads": Config(128, 64, 3),
+    "some-heads": Config(128, 32, 3),
+    "few-heads": Config(128, 64, 3, segment=16),
+    # Not chosen by itself: what segments do, on sequences short enough to check.
+    "exact-segments": Config(64, 16, 1, segment=1, transition_block=32, transition_stages=1),
+    "short-segments": Config(128, 64, 3, segment=1),
+}
+HINTS = {"array": "torch", "configurations": tuple({"configuration": name} for name in CONFIGURATIONS)}
+
+
+def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
+    """The configuration for a dtype, a number of value heads and a padded key width, or the one that is named.
+
+    Raises:
+        ValueError: for an unknown name.
+        NotImplementedError: where a named one does not fit a multiprocessor's memory.
+    """
+    small = dtype != torch.bfloat16 or K > 128
+    if name is None:
+        if small:
+            name = "wide" if dtype == torch.bfloat16 else "exact"
+        else:
+            name = "many-heads" if HV > 48 else "some-heads" if HV > 16 else "few-heads"
+    if name not in CONFIGURATIONS:
+        raise ValueError(f"configuration: expected one of {', '.join(CONFIGURATIONS)}; got {name!r}")
+    if small and not name.startswith("exact") and not (name == "wide" and dtype == torch.bfloat16):
+        raise NotImplementedError(f"configuration {name!r}: tiles of {dtype} with K = {K} are too large for it")
+    return CONFIGURATIONS[name]
+
+
+def triton_chunked(
+    q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None, configuration=None
+):
     """S_t = (I - beta_t k_t k_t^T) Diag(exp g_t) S_(t-1) + beta_t k_t v_t^T,  o_t = scale S_t^T q_t.
 
     Shapes and ranges are the contract's (`implementations/_contract.py`); float32, bfloat16 or float16; K up to 256.
+    `configuration` names a row of CONFIGURATIONS in place of the one chosen by shape.
 
     Raises:
         NotImplementedError: for float64, K above 256, gradients, and on a CPU without the interpreter.
@@ -47,7 +82,7 @@ def triton_chunked(q, k, v, g, beta, *, scale=None, initial_state=None, output_f
     ready(q, k, v, g, beta, initial_state)
     if shape.K > 256:
         raise NotImplementedError(f"K = {shape.K}: this kernel goes up to 256")
-    config = configuration(v.dtype, shape.HV, padded(shape.K))
+    config = choose(v.dtype, shape.HV, padded(shape.K), configuration)
     return forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config)
 
 
@@ -72,6 +107,8 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
     o = torch.empty_like(v)
     final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
     precision = "tf32" if half else "ieee" if interpreted() else "tf32x3"
+    unit = alignment(K, V)
+    widths = {"K": K // unit, "V": V // unit, "UNIT": unit}
     common = {
         "HV": HV,
         "BK": BK,
@@ -84,24 +121,24 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
         far = torch.empty(tiles[:2], dtype=torch.int32, device=device)
         for again in (False, True) if fast else (True,):
             chunk_kernel[(len(plan.chunks) * HV,)](
-                q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, far, H=shape.H, K=K, V=V,
+                q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, far, H=shape.H,
                 BV=min(config.chunk_block, VP), FAST=fast, FAR=again, SOLVE=precision, num_warps=WARPS, num_stages=1,
-                **common,
+                **widths, **common,
             )  # fmt: skip
     starts = initial_state
     if plan.divided:
-        starts = _between_segments(w, u, kg, last, plan, initial_state, (N, HV, K, V), config, common)
+        starts = _between_segments(w, u, kg, last, plan, initial_state, (N, HV, K, V), config, widths, common)
     block = min(config.walk_block, VP)
     if len(plan.segments) and HV:
         walk_kernel[(len(plan.segments) * HV * (VP // block),)](
             A, w, u, qg, kg, last, plan.segments, starts, o, final_state, K**-0.5 if scale is None else scale,
-            K=K, V=V, BV=block, HAS_STATE=starts is not None, WANTS_STATE=output_final_state,
-            num_warps=WARPS, num_stages=config.walk_stages, **common,
+            BV=block, HAS_STATE=starts is not None, WANTS_STATE=output_final_state, num_warps=WARPS,
+            num_stages=config.walk_stages, **widths, **common,
         )  # fmt: skip
     return o, final_state
 
 
-def _between_segments(w, u, kg, last, plan, initial_state, size, config, common):
+def _between_segments(w, u, kg, last, plan, initial_state, size, config, widths, common):
     """The state before every segment, [segments, HV, K, V]."""
     (N, HV, K, V), BK, VP = size, common["BK"], common["VP"]
     count = len(plan.segments)
@@ -114,8 +151,9 @@ def _between_segments(w, u, kg, last, plan, initial_state, size, config, common)
     block = min(32, VP)
     exact = "ieee" if interpreted() else "tf32x3"
     link_kernel[(N * HV * (VP // block),)](
-        M, N_, plan.sequences, initial_state, starts, HV=HV, K=K, V=V, BK=BK, VP=VP, BV=block,
+        M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, VP=VP, BV=block,
         HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=WARPS, num_stages=1,
+        **widths,
     )  # fmt: skip
     return starts
 
@@ -153,16 +191,3 @@ def _plan(cuts, segment, device):
         for x, width in ((chunks, 2), (segments, 6), (sequences, 2))
     ]
     return Plan(*tables, divided=len(segments) > len(cuts))
-
-
-def configuration(dtype: torch.dtype, HV: int, K: int) -> Config:
-    """The launch configuration of a dtype, a number of value heads and a padded key width."""
-    if dtype != torch.bfloat16:
-        return Config(64, 16, 1)
-    if K > 128:
-        return Config(64, 32, 1)
-    if HV > 48:
-        return Config(128, 64, 3)
-    if HV > 16:
-        return Config(128, 32, 3)
-    return Config(128, 64, 3, segment=16)

@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 
 from implementations._contract import check, dtype_name
-from implementations._triton import padded, ready, sequence_bounds
+from implementations._triton import alignment, padded, ready, sequence_bounds
 
 HINTS = {"array": "torch", "pool": "pool_step"}
 
 
-@triton.jit(do_not_specialize=["scale", "T", "H", "HV"])
+@triton.jit(do_not_specialize=["scale", "T", "H", "HV", "K", "V"])
 def _recurrent(
     q,
     k,
@@ -40,8 +40,10 @@ def _recurrent(
     WANTS_STATE: tl.constexpr,
     HAS_SLOTS: tl.constexpr,
     PACKED: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
     """One program: one sequence, one value head, BV columns. A slot below 0 is padding: reads zero, writes nothing."""
+    K, V = K * UNIT, V * UNIT
     blocks = tl.cdiv(V, BV)
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
@@ -142,12 +144,14 @@ def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
     o = torch.empty_like(v)
     BK = padded(shape.K)
     BV, warps = configuration(BK, padded(shape.V))
+    unit = alignment(shape.K, shape.V)
     programs = shape.N * shape.HV * triton.cdiv(shape.V, BV)
     if programs:
         _recurrent[(programs,)](
             q, k, v, g, beta, source, sink, slots, cu, o, shape.K**-0.5 if scale is None else scale, shape.T,
-            H=shape.H, HV=shape.HV, K=shape.K, V=shape.V, BK=BK, BV=BV, HAS_STATE=source is not None,
-            WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None, PACKED=cu is not None, num_warps=warps,
+            H=shape.H, HV=shape.HV, K=shape.K // unit, V=shape.V // unit, BK=BK, BV=BV, HAS_STATE=source is not None,
+            WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None, PACKED=cu is not None, UNIT=unit,
+            num_warps=warps,
         )  # fmt: skip
     return o
 

@@ -144,5 +144,10 @@ def configurations_agree(kernel: Kernel, case: Case) -> Judgement:
     for n in range(min(4, len(offered))):
         keywords = offered[(case.at + n) % len(offered)]
         relation = f"the call without {', '.join(f'{name}={value}' for name, value in keywords.items())}"
-        judgements.append(agree(Pair(kernel(case, extra=keywords), plain, problem, relation), case))
+        try:
+            judgements.append(agree(Pair(kernel(case, extra=keywords), plain, problem, relation), case))
+        except Refused as refusal:  # one that does not fit this input; the others may
+            refused = refusal
+    if not judgements:
+        raise refused
     return worst_of(judgements)
