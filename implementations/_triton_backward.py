@@ -1,8 +1,8 @@
 """Triton code of the chunked backward: its equations, the pairs inside a chunk, and what two walks over chunks need.
 
-One chunk of C tokens, S the state before it, dS the cotangent of the state behind it, G_i the sum of the log decays of
-tokens 1 .. i of the chunk. k+ = exp(G) k and q+ = exp(G) q decay from the chunk's start to the token, k- = exp(G_C - G) k
-from the token to the chunk's end; Gamma_ij = exp(G_i - G_j) for i >= j. With
+One chunk of C tokens, S the state before it, dS the cotangent of the state behind it, G_i the sum of the log decays
+of tokens 1 .. i. k+ = exp(G) k and q+ = exp(G) q decay from the chunk's start to the token, k- = exp(G_C - G) k from
+the token to the chunk's end; Gamma_ij = exp(G_i - G_j) for i >= j. With
 
     M_ij = k_i . Gamma_ij k_j  (j < i)     A_ij = q_i . Gamma_ij k_j  (j <= i)
     X = (I + diag(beta) M)^-1              Y = (I + M diag(beta))^-1 = I - M X diag(beta)
@@ -13,14 +13,14 @@ the residuals r_t = v_t - S~_t^T k_t, the output and the next state are
 
 and backwards, with e_t = G_t^T k_t (the cotangent of a written value, divided by beta_t):
 
-    e = scale (A X)^T do + (X^T k-) dS     dS_before = exp(G_C) dS + scale q+^T do - (diag(beta) k+)^T e
+    e = scale X^T A^T do + (X^T k-) dS     dS_before = exp(G_C) dS + scale q+^T do - (diag(beta) k+)^T e
     dv = beta e        dbeta = r . e       dA = scale do (beta r)^T      dM = -(beta e) (beta r)^T
     dq+ = scale do S^T                     dk+ = -(beta e) S^T           dk- = (beta r) dS^T
 
 (`kda_spec.adjoint`: r and e are its residual and its G^T k.) What remains is the adjoint of the decays.
 
-Pairs of tokens are decayed level by level: at level l tokens stand in blocks of 2^l, and a pair (i, j) belongs to the one
-level where the block of j is even and that of i is the next one. Both decay to the border between the two blocks:
+Pairs of tokens are decayed level by level: at level l tokens stand in blocks of 2^l, and a pair (i, j) belongs to the
+one level where the block of j is even and that of i is the next. Both decay to the border between the two blocks:
 
     Gamma_ij = exp(sum of g from that border to i) exp(sum of g behind j up to the border)
 
@@ -34,10 +34,8 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-# A decay of 2^-1000 is 0 in float32, and sums of 64 of them are still ordinary numbers.
+# A decay of 2^-1000 is 0 in float32, and sums of a chunk of them are still ordinary numbers.
 LEAST = tl.constexpr(-1000.0)
-C = tl.constexpr(64)
-LEVELS = tl.constexpr(6)
 
 
 @triton.jit
@@ -100,7 +98,7 @@ def paired(i, j, level):
 
 
 @triton.jit
-def place_of(number, table, T, PACKED: tl.constexpr):
+def place_of(number, table, T, C: tl.constexpr, PACKED: tl.constexpr):
     """First row of a chunk, and the row behind the last of its sequence (not above the first: an idle chunk)."""
     if PACKED:
         return tl.load(table + 2 * number), tl.load(table + 2 * number + 1)
@@ -117,45 +115,49 @@ def gates(g, at, mask):
 
 @triton.jit
 def pair_kernel(
-    q, k, g, beta, table, X, Y, AX, scale, T,
-    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
+    q, k, g, beta, table, X, Y, A, T,
+    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
-    """One program: the pairs of one chunk of one value head. Writes X, Y and scale A X, each [rows, HV, C]."""
+    """One program: the pairs of one chunk of one value head. Writes X, Y and A, each [rows, HV, C]."""
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
-    first, stop = place_of(number, table, T, PACKED)
+    first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
     row, column = i[:, None], i[None, :]
     rows = first + i
-    inside = rows < stop
-    A, M = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    inside, at_row = rows < stop, rows * HV + head
+    reads, M = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     for block in range(tl.cdiv(K, BK)):
         channels = block * BK + tl.arange(0, BK)
         both = inside[:, None] & (channels < K)[None, :]
         at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
         query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
         key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
-        gate = gates(g, (rows * HV + head)[:, None] * K + channels[None, :], both)
-        A += tl.where(row == column, tl.sum(query * key, axis=1)[:, None], 0.0)
+        gate = gates(g, at_row[:, None] * K + channels[None, :], both)
+        reads += tl.where(row == column, tl.sum(query * key, axis=1)[:, None], 0.0)
         for level in range(LEVELS):
             decay = tl.exp2(sums(spans(row, column, level), gate, MODE))
             here = key * decay
             now = paired(row, column, level) & (row > column)
-            A += tl.where(now, dot(query * decay, tl.trans(here), MODE), 0.0)
+            reads += tl.where(now, dot(query * decay, tl.trans(here), MODE), 0.0)
             M += tl.where(now, dot(here, tl.trans(here), MODE), 0.0)
-    strength = tl.load(beta + rows * HV + head, mask=inside, other=0.0).to(tl.float32)
-    inverse = _inverse(strength[:, None] * M, row, column, MODE)
-    # The strengths of the columns, loaded again in the layout of a row.
+    # beta twice: as a column and, loaded in the layout of a row, as a row.
+    down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
     across = tl.load(beta + (first + i) * HV + head, mask=first + i < stop, other=0.0).to(tl.float32)[None, :]
-    other = tl.where(row == column, 1.0, 0.0) - solve_dot(M, inverse * across, MODE)
-    at = (rows * HV + head)[:, None] * C + column
+    if MODE == "float32":
+        inverse, other = _substituted(down * M, row, column, C), _substituted(M * across, row, column, C)
+    else:
+        inverse = _merged(down * M, row, column, LEVELS, MODE)
+        other = tl.where(row == column, 1.0, 0.0) - solve_dot(M, inverse * across, MODE)
+    at = at_row[:, None] * C + column
     tl.store(X + at, inverse.to(X.dtype.element_ty), mask=inside[:, None])
     tl.store(Y + at, other.to(Y.dtype.element_ty), mask=inside[:, None])
-    tl.store(AX + at, (scale * solve_dot(A, inverse, MODE)).to(AX.dtype.element_ty), mask=inside[:, None])
+    tl.store(A + at, reads.to(A.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
-def _inverse(L, row, column, MODE: tl.constexpr):
+def _merged(L, row, column, LEVELS: tl.constexpr, MODE: tl.constexpr):
     """(I + L)^-1 of a strictly lower triangular [C, C], block by block: blocks of one token, of two, of four and on."""
     X = tl.where(row == column, 1.0, 0.0) - tl.where(paired(row, column, 0), L, 0.0)
     for level in range(1, LEVELS):
@@ -164,14 +166,26 @@ def _inverse(L, row, column, MODE: tl.constexpr):
 
 
 @triton.jit
+def _substituted(L, row, column, C: tl.constexpr):
+    """The same by forward substitution: slower, and with identical keys and beta = 2 forty times more exact."""
+    X = tl.where(row == column, 1.0, 0.0)
+    for j in range(C - 1):
+        of_column = tl.sum(tl.where(column == j, L, 0.0), axis=1)
+        of_row = tl.sum(tl.where(row == j, X, 0.0), axis=0)
+        X -= of_column[:, None] * of_row[None, :]
+    return X
+
+
+@triton.jit
 def ahead_kernel(
     k, v, g, beta, table, Y, w, u, kb, last, T, H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr,
+    MODE: tl.constexpr,
 ):  # fmt: skip
     """One program: one block of channels and of columns of a chunk and head. Writes Y k+, Y v, beta k-, exp(G_C)."""
     program = tl.program_id(0).to(tl.int64)
     block, head, number = program % BLOCKS, (program // BLOCKS) % HV, program // (BLOCKS * HV)
-    first, stop = place_of(number, table, T, PACKED)
+    first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
     rows = first + i
     inside, at_row = rows < stop, rows * HV + head
@@ -183,7 +197,8 @@ def ahead_kernel(
     at_gate, at_value = at_row[:, None] * K + channels[None, :], at_row[:, None] * V + columns[None, :]
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
     gate = gates(g, at_gate, both)
-    into, out_of = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE)), tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
+    into = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE))
+    out_of = tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
     tl.store(w + at_gate, dot(solved, key * into, MODE).to(w.dtype.element_ty), mask=both)
     tl.store(kb + at_gate, (strength[:, None] * key * out_of).to(kb.dtype.element_ty), mask=both)
     tl.store(last + (number * HV + head) * K + channels, tl.exp2(tl.sum(gate, axis=0)), mask=channels < K)
@@ -193,20 +208,21 @@ def ahead_kernel(
 
 @triton.jit
 def behind_kernel(
-    q, k, do, g, beta, table, X, AX, y, e0, qs, kb, scale, T, H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
+    q, k, do, g, beta, table, X, A, y, e0, qs, kb, scale, T, H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr,
+    MODE: tl.constexpr,
 ):  # fmt: skip
-    """As `ahead_kernel`, for the walk backwards. Writes X^T k-, scale (A X)^T do, scale q+ and beta k+."""
+    """As `ahead_kernel`, for the walk backwards. Writes X^T k-, scale X^T A^T do, scale q+, beta k+."""
     program = tl.program_id(0).to(tl.int64)
     block, head, number = program % BLOCKS, (program // BLOCKS) % HV, program // (BLOCKS * HV)
-    first, stop = place_of(number, table, T, PACKED)
+    first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
     rows = first + i
     inside, at_row = rows < stop, rows * HV + head
     strength = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)
     at_pair = at_row[:, None] * C + i[None, :]
     solved = tl.trans(tl.load(X + at_pair, mask=inside[:, None], other=0.0))
-    reads = tl.trans(tl.load(AX + at_pair, mask=inside[:, None], other=0.0))
+    reads = tl.trans(tl.load(A + at_pair, mask=inside[:, None], other=0.0))
     channels, columns = block * BK + tl.arange(0, BK), block * BV + tl.arange(0, BV)
     both, fits = inside[:, None] & (channels < K)[None, :], inside[:, None] & (columns < V)[None, :]
     at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
@@ -214,9 +230,12 @@ def behind_kernel(
     query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
     gate = gates(g, at_gate, both)
-    into, out_of = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE)), tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
+    into = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE))
+    out_of = tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
     tl.store(y + at_gate, dot(solved, key * out_of, MODE).to(y.dtype.element_ty), mask=both)
     tl.store(qs + at_gate, (scale * query * into).to(qs.dtype.element_ty), mask=both)
     tl.store(kb + at_gate, (strength[:, None] * key * into).to(kb.dtype.element_ty), mask=both)
     cotangent = tl.load(do + at_value, mask=fits, other=0.0)
-    tl.store(e0 + at_value, dot(reads, cotangent, MODE).to(e0.dtype.element_ty), mask=fits)
+    # X^T (A^T do), not (A X)^T do: the latter loses ten times as much with identical keys and beta = 2.
+    written = scale * dot(reads, cotangent, MODE)
+    tl.store(e0 + at_value, dot(solved, written, MODE).to(e0.dtype.element_ty), mask=fits)

@@ -6,11 +6,11 @@ The equations stand at the top of `_triton_backward.py`.
 import triton
 import triton.language as tl
 
-from implementations._triton_backward import C, LEVELS, dot, gates, paired, place_of, rounded, spans, sums
+from implementations._triton_backward import dot, gates, paired, place_of, rounded, spans, sums
 
 
 @triton.jit
-def _sequence(n, cu, slots, T, PACKED: tl.constexpr):
+def _sequence(n, cu, slots, T, C: tl.constexpr, PACKED: tl.constexpr):
     """First row of a sequence, the row behind it, and its first chunk."""
     if PACKED:
         return tl.load(cu + n), tl.load(cu + n + 1), tl.load(slots + n)
@@ -21,13 +21,14 @@ def _sequence(n, cu, slots, T, PACKED: tl.constexpr):
 @triton.jit
 def forward_walk_kernel(
     w, u, kb, last, cu, slots, initial_state, states, r, T, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, PACKED: tl.constexpr, HAS_STATE: tl.constexpr, MODE: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr, HAS_STATE: tl.constexpr,
+    MODE: tl.constexpr,
 ):  # fmt: skip
     """One program: one sequence, one head, BV columns. Writes the state before every chunk, and the residuals r."""
     blocks = tl.cdiv(V, BV)
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
-    start, stop, slot = _sequence(n, cu, slots, T, PACKED)
+    start, stop, slot = _sequence(n, cu, slots, T, C, PACKED)
     i, channels, columns = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     wide, fits = channels < K, columns < V
     mask = wide[:, None] & fits[None, :]
@@ -52,14 +53,14 @@ def forward_walk_kernel(
 @triton.jit
 def backward_walk_kernel(
     y, e0, qs, kb, do, last, cu, slots, dfinal, cotangents, e, dinitial, T,
-    HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     PACKED: tl.constexpr, HAS_FINAL: tl.constexpr, HAS_STATE: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """The same from the last chunk to the first. Writes the cotangent of the state behind every chunk, e and dS_0."""
     blocks = tl.cdiv(V, BV)
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
-    start, stop, slot = _sequence(n, cu, slots, T, PACKED)
+    start, stop, slot = _sequence(n, cu, slots, T, C, PACKED)
     i, channels, columns = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     wide, fits = channels < K, columns < V
     mask = wide[:, None] & fits[None, :]
@@ -89,7 +90,7 @@ def backward_walk_kernel(
 
 @triton.jit
 def _pairs(
-    do, r, e, dv, at_row, inside, strength, writes, V: tl.constexpr, BV: tl.constexpr, MODE: tl.constexpr
+    do, r, e, dv, at_row, inside, strength, writes, V: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr
 ):  # fmt: skip
     """Cotangents of M (negated) and of A / scale as symmetric matrices, of A's diagonal, and dbeta; writes dv."""
     i = tl.arange(0, C)
@@ -118,10 +119,11 @@ def _pairs(
 @triton.jit
 def _state_terms(
     do, r, e, states, cotangents, at_row, inside, strength, at_state, channels,
-    K: tl.constexpr, V: tl.constexpr, BV: tl.constexpr, BK: tl.constexpr, MODE: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
-    """do S^T, (beta e) S^T, (beta r) dS^T, [C, BK] each, and the row sums of S dS, [BK]."""
-    by_read, by_key, by_end = tl.zeros((C, BK), tl.float32), tl.zeros((C, BK), tl.float32), tl.zeros((C, BK), tl.float32)
+    """The products do S^T, (beta e) S^T, (beta r) dS^T, [C, BK] each, and the row sums of S dS, [BK]."""
+    by_read, by_key = tl.zeros((C, BK), tl.float32), tl.zeros((C, BK), tl.float32)
+    by_end = tl.zeros((C, BK), tl.float32)
     kept = tl.zeros((BK,), tl.float32)
     for b in range(tl.cdiv(V, BV)):
         columns = b * BV + tl.arange(0, BV)
@@ -141,20 +143,20 @@ def _state_terms(
 def gradient_kernel(
     q, k, do, g, beta, table, states, cotangents, r, e, dq, dk, dv, dg, dbeta, scale, T,
     H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    PACKED: tl.constexpr, MODE: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """One program: BK channels of one chunk of one value head; the program of the first block also writes dv, dbeta."""
     blocks = tl.cdiv(K, BK)
     program = tl.program_id(0).to(tl.int64)
     block, head, number = program % blocks, (program // blocks) % HV, program // (blocks * HV)
-    first, stop = place_of(number, table, T, PACKED)
+    first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
     row, column = i[:, None], i[None, :]
     rows = first + i
     inside, at_row = rows < stop, rows * HV + head
     strength = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
     writes = rows < stop * (block == 0).to(tl.int64)
-    keys, reads, own, dstrength = _pairs(do, r, e, dv, at_row, inside, strength, writes, V, BV, MODE)
+    keys, reads, own, dstrength = _pairs(do, r, e, dv, at_row, inside, strength, writes, V, BV, C, MODE)
     keys, reads = rounded(-keys, MODE), rounded(scale * reads, MODE)
     tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=writes)
 
@@ -167,7 +169,22 @@ def gradient_kernel(
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
     gate = gates(g, at_gate, both)
     from_read, from_key, to_end, kept = _state_terms(
-        do, r, e, states, cotangents, at_row, inside, strength, (number * HV + head) * K, channels, K, V, BV, BK, MODE
+        do,
+        r,
+        e,
+        states,
+        cotangents,
+        at_row,
+        inside,
+        strength,
+        (number * HV + head) * K,
+        channels,
+        K,
+        V,
+        BK,
+        BV,
+        C,
+        MODE,
     )
     into, out_of = tl.exp2(sums(column <= row, gate, MODE)), tl.exp2(sums(column > row, gate, MODE))
     dquery = scale * into * from_read
