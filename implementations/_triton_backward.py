@@ -61,14 +61,18 @@ def dot(a, b, MODE: tl.constexpr):
 
 
 @triton.jit
-def solve_dot(a, b, MODE: tl.constexpr):
-    """A product that the inverse is made of: at least TF32."""
-    if MODE == "float32":
-        return tl.dot(a, b, input_precision="ieee")
-    elif MODE == "float16":
-        return tl.dot(a, b, input_precision="tf32x3")
+def fine_dot(a, b, MODE: tl.constexpr):
+    """A product of float32 numbers that keeps 16 bits of them where `dot` keeps 8: for the inverse and with it.
+
+    With correlated keys the inverse has large entries of alternating sign; rounded to bfloat16, or to TF32, it costs
+    several budget units.
+    """
+    if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
+        a_high, b_high = rounded(a, MODE), rounded(b, MODE)
+        a_low, b_low = rounded(a - a_high.to(tl.float32), MODE), rounded(b - b_high.to(tl.float32), MODE)
+        return tl.dot(a_low, b_high) + tl.dot(a_high, b_low) + tl.dot(a_high, b_high)
     else:
-        return tl.dot(a, b, input_precision="tf32")
+        return dot(a, b, MODE)
 
 
 @triton.jit
@@ -119,7 +123,7 @@ def pair_kernel(
     H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
-    """One program: the pairs of one chunk of one value head. Writes X, Y and A, each [rows, HV, C]."""
+    """One program: the pairs of one chunk of one value head. Writes X, Y (float32) and A, each [rows, HV, C]."""
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
     first, stop = place_of(number, table, T, C, PACKED)
@@ -149,10 +153,10 @@ def pair_kernel(
         inverse, other = _substituted(down * M, row, column, C), _substituted(M * across, row, column, C)
     else:
         inverse = _merged(down * M, row, column, LEVELS, MODE)
-        other = tl.where(row == column, 1.0, 0.0) - solve_dot(M, inverse * across, MODE)
+        other = tl.where(row == column, 1.0, 0.0) - fine_dot(M, inverse * across, MODE)
     at = at_row[:, None] * C + column
-    tl.store(X + at, inverse.to(X.dtype.element_ty), mask=inside[:, None])
-    tl.store(Y + at, other.to(Y.dtype.element_ty), mask=inside[:, None])
+    tl.store(X + at, inverse, mask=inside[:, None])
+    tl.store(Y + at, other, mask=inside[:, None])
     tl.store(A + at, reads.to(A.dtype.element_ty), mask=inside[:, None])
 
 
@@ -161,7 +165,7 @@ def _merged(L, row, column, LEVELS: tl.constexpr, MODE: tl.constexpr):
     """(I + L)^-1 of a strictly lower triangular [C, C], block by block: blocks of one token, of two, of four and on."""
     X = tl.where(row == column, 1.0, 0.0) - tl.where(paired(row, column, 0), L, 0.0)
     for level in range(1, LEVELS):
-        X -= solve_dot(X, solve_dot(tl.where(paired(row, column, level), L, 0.0), X, MODE), MODE)
+        X -= fine_dot(X, fine_dot(tl.where(paired(row, column, level), L, 0.0), X, MODE), MODE)
     return X
 
 
@@ -199,11 +203,11 @@ def ahead_kernel(
     gate = gates(g, at_gate, both)
     into = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE))
     out_of = tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
-    tl.store(w + at_gate, dot(solved, key * into, MODE).to(w.dtype.element_ty), mask=both)
+    tl.store(w + at_gate, fine_dot(solved, key * into, MODE).to(w.dtype.element_ty), mask=both)
     tl.store(kb + at_gate, (strength[:, None] * key * out_of).to(kb.dtype.element_ty), mask=both)
     tl.store(last + (number * HV + head) * K + channels, tl.exp2(tl.sum(gate, axis=0)), mask=channels < K)
     value = tl.load(v + at_value, mask=fits, other=0.0)
-    tl.store(u + at_value, dot(solved, value, MODE).to(u.dtype.element_ty), mask=fits)
+    tl.store(u + at_value, fine_dot(solved, value.to(tl.float32), MODE).to(u.dtype.element_ty), mask=fits)
 
 
 @triton.jit
@@ -220,9 +224,9 @@ def behind_kernel(
     rows = first + i
     inside, at_row = rows < stop, rows * HV + head
     strength = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)
-    at_pair = at_row[:, None] * C + i[None, :]
-    solved = tl.trans(tl.load(X + at_pair, mask=inside[:, None], other=0.0))
-    reads = tl.trans(tl.load(A + at_pair, mask=inside[:, None], other=0.0))
+    transposed = at_row[None, :] * C + i[:, None]
+    solved = tl.load(X + transposed, mask=inside[None, :], other=0.0)
+    reads = tl.load(A + transposed, mask=inside[None, :], other=0.0)
     channels, columns = block * BK + tl.arange(0, BK), block * BV + tl.arange(0, BV)
     both, fits = inside[:, None] & (channels < K)[None, :], inside[:, None] & (columns < V)[None, :]
     at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
@@ -232,10 +236,10 @@ def behind_kernel(
     gate = gates(g, at_gate, both)
     into = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE))
     out_of = tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
-    tl.store(y + at_gate, dot(solved, key * out_of, MODE).to(y.dtype.element_ty), mask=both)
+    tl.store(y + at_gate, fine_dot(solved, key * out_of, MODE).to(y.dtype.element_ty), mask=both)
     tl.store(qs + at_gate, (scale * query * into).to(qs.dtype.element_ty), mask=both)
     tl.store(kb + at_gate, (strength[:, None] * key * into).to(kb.dtype.element_ty), mask=both)
     cotangent = tl.load(do + at_value, mask=fits, other=0.0)
     # X^T (A^T do), not (A X)^T do: the latter loses ten times as much with identical keys and beta = 2.
     written = scale * dot(reads, cotangent, MODE)
-    tl.store(e0 + at_value, dot(solved, written, MODE).to(e0.dtype.element_ty), mask=fits)
+    tl.store(e0 + at_value, fine_dot(solved, written, MODE).to(e0.dtype.element_ty), mask=fits)

@@ -90,7 +90,8 @@ def backward_walk_kernel(
 
 @triton.jit
 def _pairs(
-    do, r, e, dv, at_row, inside, strength, writes, V: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr
+    do, r, e, dv, at_row, inside, strength, writes,
+    V: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """Cotangents of M (negated) and of A / scale as symmetric matrices, of A's diagonal, and dbeta; writes dv."""
     i = tl.arange(0, C)
