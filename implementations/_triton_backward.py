@@ -77,28 +77,43 @@ def fine_dot(a, b, MODE: tl.constexpr):
 
 @triton.jit
 def sums(chosen, x, MODE: tl.constexpr):
-    """Sums of the chosen rows of x, [C, C] of bool times [C, D]; in halves where operands are bfloat16."""
+    """Sums of the chosen rows of x, [C, C] of zeros and ones times [C, D]; in halves where operands are bfloat16."""
     if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
         high = x.to(tl.bfloat16)
         low = x - high.to(tl.float32)
-        pick = chosen.to(tl.float32)
-        return dot(pick, high, MODE) + dot(pick, low, MODE)
+        return dot(chosen, low, MODE) + dot(chosen, high, MODE)
     else:
-        return dot(chosen.to(tl.float32), x, MODE)
+        return dot(chosen, x, MODE)
 
 
 @triton.jit
-def spans(token, gate, level):
-    """Whether the decay of a token to the border of its block at this level spans a gate."""
+def level_kernel(spans, C: tl.constexpr, LEVELS: tl.constexpr):
+    """One program: one matrix of zeros and ones of `spans`, [2 LEVELS + 2, C, C], which other kernels load.
+
+    The first LEVELS: whether the decay of a token (row) to the border of its block holds the gate of another (column).
+    Then two for the decay from the chunk's start to the token, and from the token to the chunk's end. The last LEVELS:
+    whether two tokens stand in neighbouring blocks of that level, which no other level has them do.
+    """
+    number = tl.program_id(0)
+    i = tl.arange(0, C)
+    token, gate = i[:, None], i[None, :]
+    level = number % (LEVELS + 2)
     behind = ((token >> level) & 1) == 1
-    inside = (token >> level) == (gate >> level)
-    return inside & ((behind & (gate <= token)) | ((behind == 0) & (gate > token)))
+    if number < LEVELS:
+        chosen = ((token ^ gate) >> level == 0) & ((behind & (gate <= token)) | ((behind == 0) & (gate > token)))
+    elif number < LEVELS + 2:
+        chosen = (gate <= token) == (number == LEVELS)
+    else:
+        chosen = (token ^ gate) >> level == 1
+    place = (number * C + i[:, None]) * C + i[None, :]
+    tl.store(spans + place, chosen.to(tl.float32).to(spans.dtype.element_ty))
 
 
 @triton.jit
-def paired(i, j, level):
-    """Whether two tokens stand in neighbouring blocks of this level, which no other level has them do."""
-    return (i >> level) == ((j >> level) ^ 1)
+def table_of(spans, number, C: tl.constexpr):
+    """One matrix that `level_kernel` wrote."""
+    i = tl.arange(0, C)
+    return tl.load(spans + (number * C + i[:, None]) * C + i[None, :])
 
 
 @triton.jit
@@ -119,7 +134,7 @@ def gates(g, at, mask):
 
 @triton.jit
 def pair_kernel(
-    q, k, g, beta, table, X, Y, A, T,
+    q, k, g, beta, spans, table, X, Y, A, T,
     H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
@@ -141,9 +156,9 @@ def pair_kernel(
         gate = gates(g, at_row[:, None] * K + channels[None, :], both)
         reads += tl.where(row == column, tl.sum(query * key, axis=1)[:, None], 0.0)
         for level in range(LEVELS):
-            decay = tl.exp2(sums(spans(row, column, level), gate, MODE))
+            decay = tl.exp2(sums(table_of(spans, level, C), gate, MODE))
             here = key * decay
-            now = paired(row, column, level) & (row > column)
+            now = ((row ^ column) >> level == 1) & (row > column)
             reads += tl.where(now, dot(query * decay, tl.trans(here), MODE), 0.0)
             M += tl.where(now, dot(here, tl.trans(here), MODE), 0.0)
     # beta twice: as a column and, loaded in the layout of a row, as a row.
@@ -163,9 +178,9 @@ def pair_kernel(
 @triton.jit
 def _merged(L, row, column, LEVELS: tl.constexpr, MODE: tl.constexpr):
     """(I + L)^-1 of a strictly lower triangular [C, C], block by block: blocks of one token, of two, of four and on."""
-    X = tl.where(row == column, 1.0, 0.0) - tl.where(paired(row, column, 0), L, 0.0)
+    X = tl.where(row == column, 1.0, 0.0) - tl.where(row ^ column == 1, L, 0.0)
     for level in range(1, LEVELS):
-        X -= fine_dot(X, fine_dot(tl.where(paired(row, column, level), L, 0.0), X, MODE), MODE)
+        X -= fine_dot(X, fine_dot(tl.where((row ^ column) >> level == 1, L, 0.0), X, MODE), MODE)
     return X
 
 
@@ -182,9 +197,10 @@ def _substituted(L, row, column, C: tl.constexpr):
 
 @triton.jit
 def ahead_kernel(
-    k, v, g, beta, table, Y, w, u, kb, last, T, H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr,
-    MODE: tl.constexpr,
+    k, v, g, beta, spans, table, Y, w, u, kb, last, T,
+    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr,
+    PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """One program: one block of channels and of columns of a chunk and head. Writes Y k+, Y v, beta k-, exp(G_C)."""
     program = tl.program_id(0).to(tl.int64)
@@ -201,8 +217,8 @@ def ahead_kernel(
     at_gate, at_value = at_row[:, None] * K + channels[None, :], at_row[:, None] * V + columns[None, :]
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
     gate = gates(g, at_gate, both)
-    into = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE))
-    out_of = tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
+    into = tl.exp2(sums(table_of(spans, LEVELS, C), gate, MODE))
+    out_of = tl.exp2(sums(table_of(spans, LEVELS + 1, C), gate, MODE))
     tl.store(w + at_gate, fine_dot(solved, key * into, MODE).to(w.dtype.element_ty), mask=both)
     tl.store(kb + at_gate, (strength[:, None] * key * out_of).to(kb.dtype.element_ty), mask=both)
     tl.store(last + (number * HV + head) * K + channels, tl.exp2(tl.sum(gate, axis=0)), mask=channels < K)
@@ -212,9 +228,10 @@ def ahead_kernel(
 
 @triton.jit
 def behind_kernel(
-    q, k, do, g, beta, table, X, A, y, e0, qs, kb, scale, T, H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr,
-    MODE: tl.constexpr,
+    q, k, do, g, beta, spans, table, X, A, y, e0, qs, kb, scale, T,
+    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr,
+    PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """As `ahead_kernel`, for the walk backwards. Writes X^T k-, scale X^T A^T do, scale q+, beta k+."""
     program = tl.program_id(0).to(tl.int64)
@@ -234,8 +251,8 @@ def behind_kernel(
     query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
     gate = gates(g, at_gate, both)
-    into = tl.exp2(sums(i[None, :] <= i[:, None], gate, MODE))
-    out_of = tl.exp2(sums(i[None, :] > i[:, None], gate, MODE))
+    into = tl.exp2(sums(table_of(spans, LEVELS, C), gate, MODE))
+    out_of = tl.exp2(sums(table_of(spans, LEVELS + 1, C), gate, MODE))
     tl.store(y + at_gate, fine_dot(solved, key * out_of, MODE).to(y.dtype.element_ty), mask=both)
     tl.store(qs + at_gate, (scale * query * into).to(qs.dtype.element_ty), mask=both)
     tl.store(kb + at_gate, (strength[:, None] * key * into).to(kb.dtype.element_ty), mask=both)

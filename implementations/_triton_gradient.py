@@ -6,7 +6,7 @@ The equations stand at the top of `_triton_backward.py`.
 import triton
 import triton.language as tl
 
-from implementations._triton_backward import dot, gates, paired, place_of, rounded, spans, sums
+from implementations._triton_backward import dot, gates, place_of, rounded, sums, table_of
 
 
 @triton.jit
@@ -89,15 +89,21 @@ def backward_walk_kernel(
 
 
 @triton.jit
-def _pairs(
-    do, r, e, dv, at_row, inside, strength, writes,
-    V: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
+def pair_gradient_kernel(
+    do, r, e, beta, table, dA, dM, own, dv, dbeta, scale, T, HV: tl.constexpr, V: tl.constexpr, BV: tl.constexpr,
+    C: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
-    """Cotangents of M (negated) and of A / scale as symmetric matrices, of A's diagonal, and dbeta; writes dv."""
+    """One program: one chunk of one value head. Writes dA and dM as symmetric matrices, A's diagonal, dv and dbeta."""
+    program = tl.program_id(0).to(tl.int64)
+    head, number = program % HV, program // HV
+    first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
+    rows = first + i
+    inside, at_row = rows < stop, rows * HV + head
+    strength = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
     earlier, later = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     read_by, reads = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    own, dstrength = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
+    diagonal, dstrength = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
     for b in range(tl.cdiv(V, BV)):
         columns = b * BV + tl.arange(0, BV)
         fits = inside[:, None] & (columns < V)[None, :]
@@ -106,20 +112,24 @@ def _pairs(
         residual = tl.load(r + at, mask=fits, other=0.0).to(tl.float32)
         along = tl.load(e + at, mask=fits, other=0.0).to(tl.float32)
         written, dvalue = strength * residual, strength * along
-        tl.store(dv + at, dvalue.to(dv.dtype.element_ty), mask=fits & writes[:, None])
+        tl.store(dv + at, dvalue.to(dv.dtype.element_ty), mask=fits)
         later += dot(dvalue, tl.trans(written), MODE)
         earlier += dot(written, tl.trans(dvalue), MODE)
         reads += dot(cotangent, tl.trans(written), MODE)
         read_by += dot(written, tl.trans(cotangent), MODE)
-        own += tl.sum(cotangent.to(tl.float32) * written, axis=1)
+        diagonal += tl.sum(cotangent.to(tl.float32) * written, axis=1)
         dstrength += tl.sum(residual * along, axis=1)
     lower = i[:, None] > i[None, :]
-    return tl.where(lower, later, earlier), tl.where(lower, reads, read_by), own, dstrength
+    at_pair = at_row[:, None] * C + i[None, :]
+    tl.store(dM + at_pair, (-tl.where(lower, later, earlier)).to(dM.dtype.element_ty), mask=inside[:, None])
+    tl.store(dA + at_pair, (scale * tl.where(lower, reads, read_by)).to(dA.dtype.element_ty), mask=inside[:, None])
+    tl.store(own + at_row, scale * diagonal, mask=inside)
+    tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _state_terms(
-    do, r, e, states, cotangents, at_row, inside, strength, at_state, channels,
+    do, r, e, states, cotangents, at_row, inside, strength, at_state, channels, wide,
     K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """The products do S^T, (beta e) S^T, (beta r) dS^T, [C, BK] each, and the row sums of S dS, [BK]."""
@@ -131,7 +141,7 @@ def _state_terms(
         fits = inside[:, None] & (columns < V)[None, :]
         at = at_row[:, None] * V + columns[None, :]
         place = (at_state + channels)[:, None] * V + columns[None, :]
-        mask = (channels < K)[:, None] & (columns < V)[None, :]
+        mask = wide[:, None] & (columns < V)[None, :]
         S, dS = tl.load(states + place, mask=mask, other=0.0), tl.load(cotangents + place, mask=mask, other=0.0)
         by_read += dot(tl.load(do + at, mask=fits, other=0.0), tl.trans(S), MODE)
         by_key += dot(strength * tl.load(e + at, mask=fits, other=0.0).to(tl.float32), tl.trans(S), MODE)
@@ -142,71 +152,53 @@ def _state_terms(
 
 @triton.jit
 def gradient_kernel(
-    q, k, do, g, beta, table, states, cotangents, r, e, dq, dk, dv, dg, dbeta, scale, T,
+    q, k, do, g, beta, spans, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, T,
     H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
-    """One program: BK channels of one chunk of one value head; the program of the first block also writes dv, dbeta."""
+    """One program: BK channels of one chunk of one value head. Writes dq and dk of that head, and dg."""
     blocks = tl.cdiv(K, BK)
     program = tl.program_id(0).to(tl.int64)
     block, head, number = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
-    row, column = i[:, None], i[None, :]
-    rows = first + i
+    rows, channels = first + i, block * BK + tl.arange(0, BK)
     inside, at_row = rows < stop, rows * HV + head
     strength = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
-    writes = rows < stop * (block == 0).to(tl.int64)
-    keys, reads, own, dstrength = _pairs(do, r, e, dv, at_row, inside, strength, writes, V, BV, C, MODE)
-    keys, reads = rounded(-keys, MODE), rounded(scale * reads, MODE)
-    tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=writes)
-
-    channels = block * BK + tl.arange(0, BK)
-    wide = channels < K
+    at_state = (number * HV + head) * K
+    # Nobody wrote a state for an idle chunk.
+    wide = channels < K * (first < stop).to(tl.int32)
+    from_read, from_key, to_end, kept = _state_terms(
+        do, r, e, states, cotangents, at_row, inside, strength, at_state, channels, wide, K, V, BK, BV, C, MODE
+    )
     both = inside[:, None] & wide[None, :]
     at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
     at_gate = at_row[:, None] * K + channels[None, :]
     query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
     gate = gates(g, at_gate, both)
-    from_read, from_key, to_end, kept = _state_terms(
-        do,
-        r,
-        e,
-        states,
-        cotangents,
-        at_row,
-        inside,
-        strength,
-        (number * HV + head) * K,
-        channels,
-        K,
-        V,
-        BK,
-        BV,
-        C,
-        MODE,
-    )
-    into, out_of = tl.exp2(sums(column <= row, gate, MODE)), tl.exp2(sums(column > row, gate, MODE))
-    dquery = scale * into * from_read
-    before, behind = -into * from_key, out_of * to_end
-    dgate = dot((column >= row).to(tl.float32), query * dquery + key * before, MODE)
-    dgate += dot((column < row).to(tl.float32), key * behind, MODE)
+    into, out_of = table_of(spans, LEVELS, C), table_of(spans, LEVELS + 1, C)
+    dquery = scale * tl.exp2(sums(into, gate, MODE)) * from_read
+    before = -tl.exp2(sums(into, gate, MODE)) * from_key
+    behind = tl.exp2(sums(out_of, gate, MODE)) * to_end
+    dgate = dot(tl.trans(into), query * dquery + key * before, MODE) + dot(tl.trans(out_of), key * behind, MODE)
     dgate += (tl.exp2(tl.sum(gate, axis=0)) * kept)[None, :]
-    own = scale * own[:, None]
-    dquery, dkey = dquery + own * key, before + behind + own * query
+    diagonal = tl.load(own + at_row, mask=inside, other=0.0)[:, None]
+    dquery, dkey = dquery + diagonal * key, before + behind + diagonal * query
+    at_pair, mask = at_row[:, None] * C + i[None, :], inside[:, None]
+    keys = rounded(tl.load(dM + at_pair, mask=mask, other=0.0), MODE)
+    reads = rounded(tl.load(dA + at_pair, mask=mask, other=0.0), MODE)
     for level in range(LEVELS):
-        decay = tl.exp2(sums(spans(row, column, level), gate, MODE))
-        later = ((row >> level) & 1) == 1
-        now = paired(row, column, level)
+        span, now = table_of(spans, level, C), rounded(table_of(spans, LEVELS + 2 + level, C), MODE)
+        decay = tl.exp2(sums(span, gate, MODE))
+        later = ((i >> level) & 1)[:, None] == 1
         here = key * decay
         # A later token meets decayed keys, an earlier one the decayed queries that read it.
-        by_keys = decay * dot(tl.where(now, keys, 0.0), here, MODE)
-        by_reads = decay * dot(tl.where(now, reads, 0.0), tl.where(later, query * decay, here), MODE)
+        by_keys = decay * dot(keys * now, here, MODE)
+        by_reads = decay * dot(reads * now, tl.where(later, query * decay, here), MODE)
         dquery += tl.where(later, by_reads, 0.0)
         dkey += by_keys + tl.where(later, 0.0, by_reads)
-        terms = key * by_keys + tl.where(later, query, key) * by_reads
-        dgate += dot(spans(column, row, level).to(tl.float32), terms, MODE)
+        dgate += dot(tl.trans(span), key * by_keys + tl.where(later, query, key) * by_reads, MODE)
     tl.store(dq + at_gate, dquery.to(dq.dtype.element_ty), mask=both)
     tl.store(dk + at_gate, dkey.to(dk.dtype.element_ty), mask=both)
     tl.store(dg + at_gate, dgate.to(dg.dtype.element_ty), mask=both)

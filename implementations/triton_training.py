@@ -8,24 +8,15 @@ under `torch.compile(fullgraph=True)`. Gradients of gradients are refused.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from implementations._contract import check
-from implementations._triton import interpreted, padded, ready
-from implementations._triton_backward import ahead_kernel, behind_kernel, pair_kernel
-from implementations._triton_gradient import (
-    backward_walk_kernel,
-    forward_walk_kernel,
-    gradient_kernel,
-    sum_heads_kernel,
-)
+from implementations._triton import ready
+from implementations._triton_adjoint import Inputs, gradients
 from implementations.triton_chunked import triton_chunked
 
 HINTS = {"array": "torch"}
-# Tokens of a chunk. With identical keys, beta = 2 and no decay, the errors of float32 grow with the chunk: 4 budget
-# units at 64 tokens, 0.5 at 16. Half precision has room enough.
-CHUNK = {torch.float32: 16, torch.bfloat16: 64, torch.float16: 64}
+WIDEST = 256
 
 
 def triton_training(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
@@ -93,7 +84,14 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, g, beta and initial_state (empty where there is none)."""
     with torch.no_grad():
-        return _gradients(do, dfinal, q, k, v, g, beta, scale, initial_state, cu_seqlens)
+        shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
+        ready(q, k, v, g, beta, initial_state)
+        if shape.K > WIDEST:
+            raise NotImplementedError(f"K = {shape.K}: this kernel goes up to {WIDEST}")
+        x = Inputs(*(t.contiguous() for t in (q, k, v, g, beta, torch.zeros_like(v) if do is None else do)))
+        first, dfinal = (None if t is None else t.contiguous() for t in (initial_state, dfinal))
+        *grads, dinitial = gradients(x, dfinal, shape, scale, first, cu_seqlens)
+        return *grads, dinitial if first is None else dinitial.to(first.dtype)
 
 
 @_backward.register_fake
@@ -116,125 +114,3 @@ def _differentiate(ctx, do, dfinal):
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
-
-
-def _gradients(do, dfinal, q, k, v, g, beta, scale, initial_state, cu_seqlens):
-    """All gradients; a missing cotangent is None."""
-    shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
-    ready(q, k, v, g, beta, initial_state)
-    if shape.K > 256:
-        raise NotImplementedError(f"K = {shape.K}: this kernel goes up to 256")
-    q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
-    initial_state, dfinal = (None if x is None else x.contiguous() for x in (initial_state, dfinal))
-    do = torch.zeros_like(v) if do is None else do.contiguous()
-    (B, T, H, HV, K, V, _), device = shape, v.device
-    mode = _mode(v.dtype)
-    settings = _settings(mode, K, V)
-    C = CHUNK[v.dtype]
-    table, cu, slots, count = _chunk_table(shape, cu_seqlens, C, device)
-    sizes = {"HV": HV, "K": K, "V": V, "C": C, "PACKED": table is not None, "MODE": mode}
-    store = torch.bfloat16 if v.dtype == torch.bfloat16 else torch.float32
-    of_tokens = lambda *widths: (torch.empty((B, T, HV, x), dtype=store, device=device) for x in widths)  # noqa: E731
-    of_chunks = lambda: torch.empty((count, HV, K, V), dtype=store, device=device)  # noqa: E731
-
-    levels = C.bit_length() - 1
-    X, Y = (torch.empty((B, T, HV, C), dtype=torch.float32, device=device) for _ in range(2))
-    (A,) = of_tokens(C)
-    last = torch.empty((count, HV, K), dtype=torch.float32, device=device)
-    BK, BV, warps = settings["pair"]
-    pairs = {name: sizes[name] for name in ("HV", "K", "C", "PACKED", "MODE")}
-    _launch(pair_kernel, count * HV, warps, q, k, g, beta, table, X, Y, A, T, H=H, BK=BK, LEVELS=levels, **pairs)
-
-    BK, BV, warps = settings["apply"]
-    blocks = max(triton.cdiv(K, BK), triton.cdiv(V, BV))
-    apply = {"H": H, "BK": BK, "BV": BV, "BLOCKS": blocks, **sizes}
-    w, u, kb = of_tokens(K, V, K)
-    _launch(ahead_kernel, count * HV * blocks, warps, k, v, g, beta, table, Y, w, u, kb, last, T, **apply)
-
-    BK, BV, warps = settings["walk"]
-    walk = {"BK": BK, "BV": BV, "HAS_STATE": initial_state is not None, **sizes}
-    programs = shape.N * HV * triton.cdiv(V, BV)
-    (r,), states = of_tokens(V), of_chunks()
-    _launch(forward_walk_kernel, programs, warps, w, u, kb, last, cu, slots, initial_state, states, r, T, **walk)
-    del w, u, kb, Y
-
-    y, e0, qs, kb = of_tokens(K, V, K, K)
-    _, _, warps = settings["apply"]
-    _launch(behind_kernel, count * HV * blocks, warps, q, k, do, g, beta, table, X, A, y, e0, qs, kb, scale, T, **apply)
-    del X, A
-    _, _, warps = settings["walk"]
-    (e,), cotangents = of_tokens(V), of_chunks()
-    dinitial = torch.empty((0,) if initial_state is None else initial_state.shape, dtype=torch.float32, device=device)
-    tensors = (y, e0, qs, kb, do, last, cu, slots, dfinal, cotangents, e, dinitial)
-    _launch(backward_walk_kernel, programs, warps, *tensors, T, HAS_FINAL=dfinal is not None, **walk)
-    del y, e0, qs, kb, tensors
-
-    wide = [torch.empty_like(x) if H == HV else x.new_empty((B, T, HV, K), dtype=torch.float32) for x in (q, k)]
-    dv, dg, dbeta = torch.empty_like(v), torch.empty_like(g), torch.empty_like(beta)
-    BK, BV, warps = settings["gradient"]
-    tensors = (q, k, do, g, beta, table, states, cotangents, r, e, *wide, dv, dg, dbeta)
-    programs = count * HV * triton.cdiv(K, BK)
-    _launch(gradient_kernel, programs, warps, *tensors, scale, T, H=H, BK=BK, BV=BV, LEVELS=levels, **sizes)
-    dq, dk = wide if H == HV else (_summed(x, q) for x in wide)
-    return dq, dk, dv, dg, dbeta, dinitial if initial_state is None else dinitial.to(initial_state.dtype)
-
-
-def _launch(kernel, programs: int, warps: int, *arguments, **constants) -> None:
-    """Start so many programs, or none."""
-    if programs:
-        kernel[(programs,)](*arguments, num_warps=warps, num_stages=1, **constants)
-
-
-def _summed(wide: Tensor, like: Tensor) -> Tensor:
-    """Gradients [B, T, HV, K] in float32, added up over the value heads of each key head."""
-    narrow, block = torch.empty_like(like), 1024
-    group = wide.shape[2] // like.shape[2]
-    programs = triton.cdiv(narrow.numel(), block)
-    _launch(sum_heads_kernel, programs, 4, wide, narrow, narrow.numel(), GROUP=group, K=like.shape[3], BLOCK=block)
-    return narrow
-
-
-def _mode(dtype: torch.dtype) -> str:
-    """How products are computed: see `_triton_backward.dot`."""
-    name = str(dtype).removeprefix("torch.")
-    return f"interpreted {name}" if dtype == torch.bfloat16 and interpreted() else name
-
-
-def _settings(mode: str, K: int, V: int) -> dict[str, tuple[int, int, int]]:
-    """(BK, BV, warps) of every kernel by dtype and widths alone, so that no result depends on the batch."""
-    wide, tall = max(padded(K), 16), max(padded(V), 16)
-    if mode.endswith("bfloat16"):
-        return {
-            "pair": (min(wide, 64), 0, 4),
-            "apply": (min(wide, 64), min(tall, 64), 4),
-            "walk": (wide, min(tall, 32 if wide <= 128 else 16), 4),
-            "gradient": (min(wide, 64), min(tall, 64), 8),
-        }
-    return {
-        "pair": (min(wide, 32), 0, 8),
-        "apply": (min(wide, 32), min(tall, 32), 8),
-        "walk": (wide, 16, 4 if wide <= 128 else 8),
-        "gradient": (min(wide, 32), min(tall, 32), 8),
-    }
-
-
-def _chunk_table(shape, cu_seqlens: Tensor | None, C: int, device: torch.device):
-    """(First row, row behind the sequence) of every chunk, boundaries, each sequence's first chunk, how many chunks.
-
-    Computed where the tensors are, without waiting for them: there may be up to N idle chunks at the end, which have no
-    rows. A dense batch needs no tables.
-    """
-    if cu_seqlens is None:
-        return None, None, None, shape.N * triton.cdiv(shape.T, C)
-    count = shape.T // C + shape.N
-    cu = cu_seqlens.to(device=device, dtype=torch.int64)
-    ends = ((cu.diff() + C - 1) // C).cumsum(0)
-    starts = torch.cat([ends.new_zeros(1), ends])[:-1].contiguous()
-    if shape.N == 0:
-        return cu.new_zeros((count, 2)), cu, starts, count
-    number = torch.arange(count, device=device)
-    n = torch.searchsorted(ends, number, right=True)
-    used, n = n < shape.N, n.clamp(max=shape.N - 1)
-    first = torch.where(used, cu[n] + (number - starts[n]) * C, 0)
-    stop = torch.where(used, cu[n + 1], 0)
-    return torch.stack([first, stop], dim=1).contiguous(), cu.contiguous(), starts, count
