@@ -92,7 +92,7 @@ def _plan(x: Inputs, shape: Shape, scale: float, cu_seqlens: Tensor | None) -> P
     name, device = str(x.v.dtype).removeprefix("torch."), x.v.device
     half = x.v.dtype == torch.bfloat16
     C, mode = CHUNK[x.v.dtype], f"interpreted {name}" if half and interpreted() else name
-    scratch = torch.bfloat16 if half else torch.float32
+    scratch = torch.bfloat16 if mode == "bfloat16" else torch.float32
     levels = C.bit_length() - 1
     spans = torch.empty((2 * levels + 2, C, C), dtype=scratch, device=device)
     _launch(level_kernel, 2 * levels + 2, 4, spans, C=C, LEVELS=levels)

@@ -36,15 +36,21 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 # A decay of 2^-1000 is 0 in float32, and sums of a chunk of them are still ordinary numbers.
 LEAST = tl.constexpr(-1000.0)
+SMALLEST = tl.constexpr(2.0**-126)
 
 
 @triton.jit
 def rounded(x, MODE: tl.constexpr):
-    """X as an operand of a product: bfloat16 (rounded to it where the interpreter needs float32), else float32."""
+    """X as scratch memory and products hold it: bfloat16, or float32.
+
+    Triton's interpreter multiplies bfloat16 operands wrongly, and casts numbers below 2^-126 to arbitrary ones, so
+    there float32 numbers carry what bfloat16 would hold.
+    """
     if MODE == "bfloat16":
         return x.to(tl.bfloat16)
     elif MODE == "interpreted bfloat16":
-        return x.to(tl.bfloat16).to(tl.float32)
+        x = x.to(tl.float32)
+        return tl.where(tl.abs(x) < SMALLEST, 0.0, x).to(tl.bfloat16).to(tl.float32)
     else:
         return x.to(tl.float32)
 
@@ -79,7 +85,7 @@ def fine_dot(a, b, MODE: tl.constexpr):
 def sums(chosen, x, MODE: tl.constexpr):
     """Sums of the chosen rows of x, [C, C] of zeros and ones times [C, D]; in halves where operands are bfloat16."""
     if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
-        high = x.to(tl.bfloat16)
+        high = rounded(x, MODE)
         low = x - high.to(tl.float32)
         return dot(chosen, low, MODE) + dot(chosen, high, MODE)
     else:
@@ -172,7 +178,7 @@ def pair_kernel(
     at = at_row[:, None] * C + column
     tl.store(X + at, inverse, mask=inside[:, None])
     tl.store(Y + at, other, mask=inside[:, None])
-    tl.store(A + at, reads.to(A.dtype.element_ty), mask=inside[:, None])
+    tl.store(A + at, rounded(reads, MODE), mask=inside[:, None])
 
 
 @triton.jit
@@ -219,11 +225,11 @@ def ahead_kernel(
     gate = gates(g, at_gate, both)
     into = tl.exp2(sums(table_of(spans, LEVELS, C), gate, MODE))
     out_of = tl.exp2(sums(table_of(spans, LEVELS + 1, C), gate, MODE))
-    tl.store(w + at_gate, fine_dot(solved, key * into, MODE).to(w.dtype.element_ty), mask=both)
-    tl.store(kb + at_gate, (strength[:, None] * key * out_of).to(kb.dtype.element_ty), mask=both)
+    tl.store(w + at_gate, rounded(fine_dot(solved, key * into, MODE), MODE), mask=both)
+    tl.store(kb + at_gate, rounded(strength[:, None] * key * out_of, MODE), mask=both)
     tl.store(last + (number * HV + head) * K + channels, tl.exp2(tl.sum(gate, axis=0)), mask=channels < K)
     value = tl.load(v + at_value, mask=fits, other=0.0)
-    tl.store(u + at_value, fine_dot(solved, value.to(tl.float32), MODE).to(u.dtype.element_ty), mask=fits)
+    tl.store(u + at_value, rounded(fine_dot(solved, value.to(tl.float32), MODE), MODE), mask=fits)
 
 
 @triton.jit
@@ -253,10 +259,10 @@ def behind_kernel(
     gate = gates(g, at_gate, both)
     into = tl.exp2(sums(table_of(spans, LEVELS, C), gate, MODE))
     out_of = tl.exp2(sums(table_of(spans, LEVELS + 1, C), gate, MODE))
-    tl.store(y + at_gate, fine_dot(solved, key * out_of, MODE).to(y.dtype.element_ty), mask=both)
-    tl.store(qs + at_gate, (scale * query * into).to(qs.dtype.element_ty), mask=both)
-    tl.store(kb + at_gate, (strength[:, None] * key * into).to(kb.dtype.element_ty), mask=both)
+    tl.store(y + at_gate, rounded(fine_dot(solved, key * out_of, MODE), MODE), mask=both)
+    tl.store(qs + at_gate, rounded(scale * query * into, MODE), mask=both)
+    tl.store(kb + at_gate, rounded(strength[:, None] * key * into, MODE), mask=both)
     cotangent = tl.load(do + at_value, mask=fits, other=0.0)
     # X^T (A^T do), not (A X)^T do: the latter loses ten times as much with identical keys and beta = 2.
     written = scale * dot(reads, cotangent, MODE)
-    tl.store(e0 + at_value, fine_dot(solved, written, MODE).to(e0.dtype.element_ty), mask=fits)
+    tl.store(e0 + at_value, rounded(fine_dot(solved, written, MODE), MODE), mask=fits)

@@ -38,14 +38,14 @@ def forward_walk_kernel(
         S += tl.load(initial_state + (n * HV + head) * K * V + at_state, mask=mask, other=0.0).to(tl.float32)
     for c in range(tl.cdiv(stop - start, C)):
         at_slot = ((slot + c) * HV + head) * K
-        tl.store(states + at_slot * V + at_state, S.to(states.dtype.element_ty), mask=mask)
+        tl.store(states + at_slot * V + at_state, rounded(S, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head
         at_key, at_value = at_row[:, None] * K + channels[None, :], at_row[:, None] * V + columns[None, :]
         keyed, valued = inside[:, None] & wide[None, :], inside[:, None] & fits[None, :]
         held = dot(tl.load(w + at_key, mask=keyed, other=0.0), S, MODE)
         residual = tl.load(u + at_value, mask=valued, other=0.0).to(tl.float32) - held
-        tl.store(r + at_value, residual.to(r.dtype.element_ty), mask=valued)
+        tl.store(r + at_value, rounded(residual, MODE), mask=valued)
         whole = tl.load(last + at_slot + channels, mask=wide, other=0.0)
         S = S * whole[:, None] + dot(tl.trans(tl.load(kb + at_key, mask=keyed, other=0.0)), residual, MODE)
 
@@ -72,14 +72,14 @@ def backward_walk_kernel(
     for step in range(chunks):
         c = chunks - 1 - step
         at_slot = ((slot + c) * HV + head) * K
-        tl.store(cotangents + at_slot * V + at_state, dS.to(cotangents.dtype.element_ty), mask=mask)
+        tl.store(cotangents + at_slot * V + at_state, rounded(dS, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head
         at_key, at_value = at_row[:, None] * K + channels[None, :], at_row[:, None] * V + columns[None, :]
         keyed, valued = inside[:, None] & wide[None, :], inside[:, None] & fits[None, :]
         along = dot(tl.load(y + at_key, mask=keyed, other=0.0), dS, MODE)
         along += tl.load(e0 + at_value, mask=valued, other=0.0).to(tl.float32)
-        tl.store(e + at_value, along.to(e.dtype.element_ty), mask=valued)
+        tl.store(e + at_value, rounded(along, MODE), mask=valued)
         whole = tl.load(last + at_slot + channels, mask=wide, other=0.0)
         query, key = tl.load(qs + at_key, mask=keyed, other=0.0), tl.load(kb + at_key, mask=keyed, other=0.0)
         put = dot(tl.trans(query), tl.load(do + at_value, mask=valued, other=0.0), MODE)
@@ -121,8 +121,8 @@ def pair_gradient_kernel(
         dstrength += tl.sum(residual * along, axis=1)
     lower = i[:, None] > i[None, :]
     at_pair = at_row[:, None] * C + i[None, :]
-    tl.store(dM + at_pair, (-tl.where(lower, later, earlier)).to(dM.dtype.element_ty), mask=inside[:, None])
-    tl.store(dA + at_pair, (scale * tl.where(lower, reads, read_by)).to(dA.dtype.element_ty), mask=inside[:, None])
+    tl.store(dM + at_pair, rounded(-tl.where(lower, later, earlier), MODE), mask=inside[:, None])
+    tl.store(dA + at_pair, rounded(scale * tl.where(lower, reads, read_by), MODE), mask=inside[:, None])
     tl.store(own + at_row, scale * diagonal, mask=inside)
     tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=inside)
 
@@ -130,7 +130,7 @@ def pair_gradient_kernel(
 @triton.jit
 def _state_terms(
     do, r, e, states, cotangents, at_row, inside, strength, at_state, channels, wide,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
+    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """The products do S^T, (beta e) S^T, (beta r) dS^T, [C, BK] each, and the row sums of S dS, [BK]."""
     by_read, by_key = tl.zeros((C, BK), tl.float32), tl.zeros((C, BK), tl.float32)
@@ -169,7 +169,7 @@ def gradient_kernel(
     # Nobody wrote a state for an idle chunk.
     wide = channels < K * (first < stop).to(tl.int32)
     from_read, from_key, to_end, kept = _state_terms(
-        do, r, e, states, cotangents, at_row, inside, strength, at_state, channels, wide, K, V, BK, BV, C, MODE
+        do, r, e, states, cotangents, at_row, inside, strength, at_state, channels, wide, V, BK, BV, C, MODE
     )
     both = inside[:, None] & wide[None, :]
     at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
