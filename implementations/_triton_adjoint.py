@@ -34,7 +34,7 @@ class Inputs(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What every launch needs: extents, chunk tables, scratch dtype, block widths and warps."""
+    """What every launch needs: extents, chunk tables, scratch dtype, and the configuration of every kernel."""
 
     shape: Shape
     scale: float
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     starts: Tensor | None
     chunks: int
     spans: Tensor
-    blocks: dict[str, tuple[int, int, int]]
+    blocks: dict[str, tuple[int, int, int, int]]
 
     def constants(self, *names: str) -> dict[str, Any]:
         """The named constants of a kernel, besides the three that all of them have."""
@@ -78,11 +78,11 @@ def gradients(
     dg = torch.empty_like(x.g)
     grouped = shape.H != shape.HV
     dq, dk = plan.of_tokens(shape.K, shape.K, dtype=torch.float32 if grouped else x.q.dtype)
-    BK, BV, warps = plan.blocks["gradient"]
-    constants = plan.constants("H", "K", "V", "LEVELS") | {"BK": BK, "BV": BV}
+    config = plan.blocks["gradient"]
     tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
-    programs = plan.chunks * shape.HV * triton.cdiv(shape.K, BK)
-    _launch(gradient_kernel, programs, warps, *tensors, plan.scale, shape.T, **constants)
+    programs = plan.chunks * shape.HV * triton.cdiv(shape.K, config[0])
+    constants = plan.constants("H", "K", "V", "LEVELS")
+    _launch(gradient_kernel, programs, config, *tensors, plan.scale, shape.T, **constants)
     if grouped:
         dq, dk = _summed(dq, x.q), _summed(dk, x.k)
     return dq, dk, dv, dg, dbeta, dinitial
@@ -95,7 +95,7 @@ def _plan(x: Inputs, shape: Shape, scale: float, cu_seqlens: Tensor | None) -> P
     scratch = torch.bfloat16 if mode == "bfloat16" else torch.float32
     levels = C.bit_length() - 1
     spans = torch.empty((2 * levels + 2, C, C), dtype=scratch, device=device)
-    _launch(level_kernel, 2 * levels + 2, 4, spans, C=C, LEVELS=levels)
+    _launch(level_kernel, 2 * levels + 2, (0, 0, 4, 1), spans, C=C, LEVELS=levels)
     blocks = _blocks(half, shape.K, shape.V)
     return Plan(shape, scale, C, mode, scratch, *_chunk_table(shape, cu_seqlens, C, device), spans, blocks)
 
@@ -105,22 +105,21 @@ def _forwards(plan: Plan, x: Inputs, initial_state: Tensor | None) -> tuple[Tens
     T, HV, K, V, N = plan.shape.T, plan.shape.HV, plan.shape.K, plan.shape.V, plan.shape.N
     X, Y = plan.of_tokens(plan.C, plan.C, dtype=torch.float32)
     (A,) = plan.of_tokens(plan.C)
-    BK, _, warps = plan.blocks["pair"]
-    constants = plan.constants("H", "K", "LEVELS") | {"BK": BK}
+    constants = plan.constants("H", "K", "LEVELS")
     tensors = (x.q, x.k, x.g, x.beta, plan.spans, plan.table, X, Y, A)
-    _launch(pair_kernel, plan.chunks * HV, warps, *tensors, T, **constants)
+    _launch(pair_kernel, plan.chunks * HV, plan.blocks["pair"], *tensors, T, **constants)
 
     w, u, kb = plan.of_tokens(K, V, K)
     last = plan.of_chunks(K, dtype=torch.float32)
-    programs, warps, constants = _apply(plan)
+    programs, constants = _apply(plan)
     tensors = (x.k, x.v, x.g, x.beta, plan.spans, plan.table, Y, w, u, kb, last)
-    _launch(ahead_kernel, programs, warps, *tensors, T, **constants)
+    _launch(ahead_kernel, programs, plan.blocks["apply"], *tensors, T, **constants)
 
     (r,), states = plan.of_tokens(V), plan.of_chunks(K, V)
-    BK, BV, warps = plan.blocks["walk"]
-    constants = plan.constants("K", "V") | {"BK": BK, "BV": BV, "HAS_STATE": initial_state is not None}
+    config = plan.blocks["walk"]
+    constants = plan.constants("K", "V") | {"HAS_STATE": initial_state is not None}
     tensors = (w, u, kb, last, plan.cu, plan.starts, initial_state, states, r)
-    _launch(forward_walk_kernel, N * HV * triton.cdiv(V, BV), warps, *tensors, T, **constants)
+    _launch(forward_walk_kernel, N * HV * triton.cdiv(V, config[1]), config, *tensors, T, **constants)
     return states, r, last, X, A
 
 
@@ -130,26 +129,25 @@ def _backwards(
     """The cotangents of the states behind all chunks, e, and the gradient of the initial state."""
     T, HV, K, V, N = plan.shape.T, plan.shape.HV, plan.shape.K, plan.shape.V, plan.shape.N
     y, e0, qs, kb = plan.of_tokens(K, V, K, K)
-    programs, warps, constants = _apply(plan)
+    programs, constants = _apply(plan)
     tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, X, A, y, e0, qs, kb)
-    _launch(behind_kernel, programs, warps, *tensors, plan.scale, T, **constants)
+    _launch(behind_kernel, programs, plan.blocks["apply"], *tensors, plan.scale, T, **constants)
 
     (e,), cotangents = plan.of_tokens(V), plan.of_chunks(K, V)
     has = {"HAS_FINAL": dfinal is not None, "HAS_STATE": initial_state is not None}
     dinitial = x.v.new_empty((N, HV, K, V) if has["HAS_STATE"] else (0,), dtype=torch.float32)
-    BK, BV, warps = plan.blocks["walk"]
-    constants = plan.constants("K", "V") | {"BK": BK, "BV": BV} | has
+    config = plan.blocks["walk"]
+    constants = plan.constants("K", "V") | has
     tensors = (y, e0, qs, kb, x.do, last, plan.cu, plan.starts, dfinal, cotangents, e, dinitial)
-    _launch(backward_walk_kernel, N * HV * triton.cdiv(V, BV), warps, *tensors, T, **constants)
+    _launch(backward_walk_kernel, N * HV * triton.cdiv(V, config[1]), config, *tensors, T, **constants)
     return cotangents, e, dinitial
 
 
-def _apply(plan: Plan) -> tuple[int, int, dict[str, Any]]:
-    """Programs, warps and constants of the two kernels between pairs and walks."""
-    BK, BV, warps = plan.blocks["apply"]
+def _apply(plan: Plan) -> tuple[int, dict[str, Any]]:
+    """Programs and constants of the two kernels between pairs and walks."""
+    BK, BV, _, _ = plan.blocks["apply"]
     blocks = max(triton.cdiv(plan.shape.K, BK), triton.cdiv(plan.shape.V, BV))
-    constants = plan.constants("H", "K", "V", "LEVELS") | {"BK": BK, "BV": BV, "BLOCKS": blocks}
-    return plan.chunks * plan.shape.HV * blocks, warps, constants
+    return plan.chunks * plan.shape.HV * blocks, plan.constants("H", "K", "V", "LEVELS") | {"BLOCKS": blocks}
 
 
 def _pair_gradients(plan: Plan, x: Inputs, r: Tensor, e: Tensor) -> tuple[Tensor, ...]:
@@ -157,10 +155,10 @@ def _pair_gradients(plan: Plan, x: Inputs, r: Tensor, e: Tensor) -> tuple[Tensor
     dA, dM = plan.of_tokens(plan.C, plan.C)
     (own,) = plan.of_tokens(1, dtype=torch.float32)
     dv, dbeta = torch.empty_like(x.v), torch.empty_like(x.beta)
-    _, BV, warps = plan.blocks["pair gradient"]
     tensors = (x.do, r, e, x.beta, plan.table, dA, dM, own, dv, dbeta)
-    programs, constants = plan.chunks * plan.shape.HV, plan.constants("V") | {"BV": BV}
-    _launch(pair_gradient_kernel, programs, warps, *tensors, plan.scale, plan.shape.T, **constants)
+    config, constants = plan.blocks["pair gradient"], plan.constants("V")
+    programs = plan.chunks * plan.shape.HV
+    _launch(pair_gradient_kernel, programs, config, *tensors, plan.scale, plan.shape.T, **constants)
     return dA, dM, own, dv, dbeta
 
 
@@ -169,36 +167,38 @@ def _summed(wide: Tensor, like: Tensor) -> Tensor:
     narrow, block = torch.empty_like(like), 1024
     group = wide.shape[2] // like.shape[2]
     programs = triton.cdiv(narrow.numel(), block)
-    _launch(sum_heads_kernel, programs, 4, wide, narrow, narrow.numel(), GROUP=group, K=like.shape[3], BLOCK=block)
+    constants = {"GROUP": group, "K": like.shape[3], "BLOCK": block}
+    _launch(sum_heads_kernel, programs, (0, 0, 4, 1), wide, narrow, narrow.numel(), **constants)
     return narrow
 
 
-def _launch(kernel: Any, programs: int, warps: int, *arguments: Any, **constants: Any) -> None:
-    """Start so many programs, or none."""
+def _launch(kernel: Any, programs: int, config: tuple[int, int, int, int], *arguments: Any, **constants: Any) -> None:
+    """Start so many programs, or none, with a kernel's configuration (BK, BV, warps, stages)."""
+    widths = {name: size for name, size in zip(("BK", "BV"), config[:2], strict=True) if size}
     if programs:
-        kernel[(programs,)](*arguments, num_warps=warps, num_stages=1, **constants)
+        kernel[(programs,)](*arguments, num_warps=config[2], num_stages=config[3], **widths, **constants)
 
 
-def _blocks(half: bool, K: int, V: int) -> dict[str, tuple[int, int, int]]:
-    """(BK, BV, warps) of every kernel by dtype and widths alone, so that no result depends on the batch.
+def _blocks(half: bool, K: int, V: int) -> dict[str, tuple[int, int, int, int]]:
+    """(BK, BV, warps, stages) of every kernel by dtype and widths alone, so that no result depends on the batch.
 
     Four warps where a product has 64 rows: Hopper's warp groups work on 64 each, and a second one would repeat them.
     """
     wide, tall = max(padded(K), 16), max(padded(V), 16)
     if half:
         return {
-            "pair": (min(wide, 64), 0, 4),
-            "apply": (min(wide, 64), min(tall, 64), 4),
-            "walk": (wide, min(tall, 32 if wide <= 128 else 16), 4),
-            "pair gradient": (0, min(tall, 64), 4),
-            "gradient": (min(wide, 64), min(tall, 64), 4),
+            "pair": (min(wide, 64), 0, 4, 1),
+            "apply": (min(wide, 64), min(tall, 64), 4, 1),
+            "walk": (wide, min(tall, 32), 4, 2) if wide <= 128 else (wide, 16, 4, 1),
+            "pair gradient": (0, min(tall, 64), 4, 1),
+            "gradient": (min(wide, 64), min(tall, 64), 4, 1),
         }
     return {
-        "pair": (min(wide, 32), 0, 4),
-        "apply": (min(wide, 32), min(tall, 32), 4),
-        "walk": (wide, 16, 4),
-        "pair gradient": (0, min(tall, 32), 4),
-        "gradient": (min(wide, 32), min(tall, 32), 4),
+        "pair": (min(wide, 32), 0, 4, 1),
+        "apply": (min(wide, 32), min(tall, 32), 4, 1),
+        "walk": (wide, 16, 4, 1),
+        "pair gradient": (0, min(tall, 32), 4, 1),
+        "gradient": (min(wide, 32), min(tall, 32), 4, 1),
     }
 
 

@@ -50,7 +50,7 @@ def rounded(x, MODE: tl.constexpr):
         return x.to(tl.bfloat16)
     elif MODE == "interpreted bfloat16":
         x = x.to(tl.float32)
-        return tl.where(tl.abs(x) < SMALLEST, 0.0, x).to(tl.bfloat16).to(tl.float32)
+        return tl.where(tl.abs(x) < SMALLEST, x, x.to(tl.bfloat16).to(tl.float32))
     else:
         return x.to(tl.float32)
 

@@ -38,6 +38,7 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self._log.close()
 
     def call(self, message: dict[str, Any]) -> dict[str, Any]:
         """The worker's reply, or a status of its own: "timeout" or "crash"."""
