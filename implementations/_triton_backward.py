@@ -68,10 +68,10 @@ def dot(a, b, MODE: tl.constexpr):
 
 @triton.jit
 def fine_dot(a, b, MODE: tl.constexpr):
-    """A product of float32 numbers that keeps 16 bits of them where `dot` keeps 8: for the inverse and with it.
+    """A product of float32 numbers that keeps 16 bits of them where `dot` keeps 8: for M, its inverse, and with it.
 
-    With correlated keys the inverse has large entries of alternating sign; rounded to bfloat16, or to TF32, it costs
-    several budget units.
+    With correlated keys and beta near 2 the inverse has large entries of alternating sign: rounding it to bfloat16
+    costs twenty budget units, rounding the factors of M two.
     """
     if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
         a_high, b_high = rounded(a, MODE), rounded(b, MODE)
@@ -166,7 +166,7 @@ def pair_kernel(
             here = key * decay
             now = ((row ^ column) >> level == 1) & (row > column)
             reads += tl.where(now, dot(query * decay, tl.trans(here), MODE), 0.0)
-            M += tl.where(now, dot(here, tl.trans(here), MODE), 0.0)
+            M += tl.where(now, fine_dot(here, tl.trans(here), MODE), 0.0)
     # beta twice: as a column and, loaded in the layout of a row, as a row.
     down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
     across = tl.load(beta + (first + i) * HV + head, mask=first + i < stop, other=0.0).to(tl.float32)[None, :]
