@@ -1,0 +1,116 @@
+"""The chunked kernel with gradients: a forward and a backward in Triton, joined as one operator of torch.
+
+The forward saves its inputs and nothing else. The backward computes each chunk's matrices again, walks over the chunks
+forwards for the states and backwards for their cotangents, and takes all gradients of a chunk from those two
+(`_triton_backward.py` has the equations). No atomics, no tuning at call time: equal calls give equal bits, whatever
+else stands in the batch. Both passes are operators (`kda::chunked`, `kda::chunked_backward`), so the function works
+under `torch.compile(fullgraph=True)`. Gradients of gradients are refused.
+"""
+
+import torch
+from torch import Tensor
+
+from implementations._contract import check
+from implementations._triton import ready
+from implementations._triton_adjoint import Inputs, gradients
+from implementations.triton_chunked import triton_chunked
+
+HINTS = {"array": "torch"}
+WIDEST = 256
+
+
+def triton_training(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
+    """S_t = (I - beta_t k_t k_t^T) Diag(exp g_t) S_(t-1) + beta_t k_t v_t^T,  o_t = scale S_t^T q_t.
+
+    Shapes and ranges are the contract's (`implementations/_contract.py`); float32, bfloat16 or float16; K up to 256.
+    Differentiable in q, k, v, g, beta and initial_state; a gradient has the dtype of its input.
+
+    Raises:
+        ValueError: for a wrong shape, device or value of cu_seqlens.
+        TypeError: for a wrong dtype.
+        NotImplementedError: for float64, K above 256, and on a CPU without the interpreter.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    o, state = torch.ops.kda.chunked(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens)
+    return o, state if output_final_state else None
+
+
+@torch.library.custom_op("kda::chunked", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    scale: float,
+    initial_state: Tensor | None,
+    output_final_state: bool,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        o, state = triton_chunked(
+            q,
+            k,
+            v,
+            g,
+            beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
+    return o, v.new_empty(0, dtype=torch.float32) if state is None else state
+
+
+@_forward.register_fake
+def _(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens):
+    sequences = q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    shape = (sequences, v.shape[2], q.shape[3], v.shape[3]) if output_final_state else (0,)
+    return v.new_empty(v.shape), v.new_empty(shape, dtype=torch.float32)
+
+
+@torch.library.custom_op("kda::chunked_backward", mutates_args=())
+def _backward(
+    do: Tensor | None,
+    dfinal: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    scale: float,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, g, beta and initial_state (empty where there is none)."""
+    with torch.no_grad():
+        shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
+        ready(q, k, v, g, beta, initial_state)
+        if shape.K > WIDEST:
+            raise NotImplementedError(f"K = {shape.K}: this kernel goes up to {WIDEST}")
+        x = Inputs(*(t.contiguous() for t in (q, k, v, g, beta, torch.zeros_like(v) if do is None else do)))
+        first, dfinal = (None if t is None else t.contiguous() for t in (initial_state, dfinal))
+        *grads, dinitial = gradients(x, dfinal, shape, scale, first, cu_seqlens)
+        return *grads, dinitial if first is None else dinitial.to(first.dtype)
+
+
+@_backward.register_fake
+def _(do, dfinal, q, k, v, g, beta, scale, initial_state, cu_seqlens):
+    first = q.new_empty(0, dtype=torch.float32) if initial_state is None else initial_state
+    return tuple(x.new_empty(x.shape) for x in (q, k, v, g, beta, first))
+
+
+def _save(ctx, inputs, output):
+    q, k, v, g, beta, ctx.scale, initial_state, ctx.wants_state, cu_seqlens = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, g, beta, initial_state, cu_seqlens)
+
+
+def _differentiate(ctx, do, dfinal):
+    q, k, v, g, beta, initial_state, cu_seqlens = ctx.saved_tensors
+    dfinal = dfinal if ctx.wants_state else None
+    grads = torch.ops.kda.chunked_backward(do, dfinal, q, k, v, g, beta, ctx.scale, initial_state, cu_seqlens)
+    return *grads[:5], None, None if initial_state is None else grads[5], None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
