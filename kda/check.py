@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -142,7 +143,7 @@ def header(plan: Plan) -> dict[str, Any]:
         "schema": 1,
         "kind": "run",
         "run": f"{int(time.time())}-{os.getpid()}",
-        "command": plan.command,
+        "command": re.sub(r" --out[ =]\S+", "", plan.command),  # where results lie is no part of them
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "profile": plan.profile,
         "seed": plan.seed,
