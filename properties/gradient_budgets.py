@@ -11,7 +11,7 @@ size of a residual, the terms of each gradient have the size
 import numpy as np
 
 from kda_spec import Problem, Trace, adjoint, trace
-from properties.budgets import ROUNDING, SMALLEST, Errors, worst
+from properties.budgets import ROUNDING, SMALLEST, Errors, largest_size, worst
 from properties.gradient_condition import gradient_condition
 
 # Multiples of the unit roundoff; see docs/budgets.md.
@@ -39,12 +39,18 @@ def all_errors(
     """The same with the condition always or never in the budget."""
     do = np.zeros((problem.B, problem.T, problem.HV, problem.V)) if do is None else do
     truth = adjoint(problem, do, dstate)
-    scales = gradient_scales(problem, trace(problem), do, dstate)
+    state = trace(problem)
+    scales = gradient_scales(problem, state, do, dstate)
+    # Where rounding is absolute, it is multiplied with what the state was before it decayed.
+    faded = largest_size(problem, state) / np.max(state.mass_norm, initial=1e-30)
     sizes, unit, floor = scales, GRADIENT[dtype] * ROUNDING[dtype], SMALLEST[dtype]
     if conditioned:
         condition = gradient_condition(problem, do, dstate, ROUNDING[dtype])
         sizes = {name: np.maximum(scales[name], condition[name]) for name in got}
-    budget = {name: unit * (np.abs(truth[name]) + sizes[name]) + floor * (1 + scales[name]) for name in got}
+    budget = {
+        name: unit * (np.abs(truth[name]) + sizes[name]) + floor * (1 + faded * np.max(scales[name], initial=0.0))
+        for name in got
+    }
     return {name: worst(x, truth[name], budget[name]) for name, x in got.items()}
 
 
