@@ -25,4 +25,7 @@ SHIPPED = {
     "triton_chunked": Shipped(
         "implementations.triton_chunked:triton_chunked", "chunk by chunk in Triton, fused, forward"
     ),
+    "triton_training": Shipped(
+        "implementations.triton_training:triton_training", "chunk by chunk in Triton, with gradients"
+    ),
 }

@@ -32,7 +32,7 @@ def run(text: str, target: str, law_name: str | None, *, device: str, array: str
             units = "" if judgement is None else f" ({judgement.units:.3g} units)"
             click.echo(f"{status:<14} {law.name}{units}")
             if status not in ("pass", "refused"):
-                broken += 1
+                broken += not law.quality
                 click.echo(
                     describe(
                         {

@@ -47,7 +47,10 @@ def output_budget(problem: Problem, truth: Trace, dtype: str, conditioned: bool 
     read = abs(problem.scale_value) * truth.q_norm * truth.mass_norm
     grown = np.maximum(read, _condition(problem, dtype).read) if conditioned else read
     size = grown + np.max(np.abs(truth.o), axis=-1, initial=0.0)
-    floor = SMALLEST["float32"] * (1 + abs(problem.scale_value) * truth.q_norm * _largest(truth)) + SMALLEST[dtype]
+    floor = (
+        SMALLEST["float32"] * (1 + abs(problem.scale_value) * truth.q_norm * largest_size(problem, truth))
+        + SMALLEST[dtype]
+    )
     return OUTPUT[dtype] * ROUNDING[dtype] * size + floor
 
 
@@ -56,12 +59,13 @@ def state_budget(problem: Problem, truth: Trace, dtype: str, conditioned: bool =
     size = np.max(np.sqrt(np.sum(truth.final_mass**2, axis=-2)), axis=-1, initial=0.0)[..., None, None]
     if conditioned:
         size = np.maximum(size, _condition(problem, dtype).state)
-    return STATE[dtype] * ROUNDING[dtype] * size + SMALLEST["float32"] * (1 + _largest(truth))
+    return STATE[dtype] * ROUNDING[dtype] * size + SMALLEST["float32"] * (1 + largest_size(problem, truth))
 
 
-def _largest(truth: Trace) -> float:
-    """The largest size any state had: what a denormal may have been multiplied with."""
-    return float(np.max(truth.mass_norm, initial=1.0))
+def largest_size(problem: Problem, truth: Trace) -> float:
+    """The largest size any state had, the first among them: what a denormal may have been multiplied with."""
+    first = 0.0 if problem.initial_state is None else np.sqrt(np.sum(problem.initial_state**2, axis=-2))
+    return float(max(np.max(truth.mass_norm, initial=1.0), np.max(first, initial=0.0)))
 
 
 def output_errors(

@@ -10,9 +10,9 @@ Every honest kernel makes, at every token, an error of about one unit roundoff u
       P_t = A P_(t-1) A^T + beta^2 M^2 k k^T + s^2 Diag((1 + c_t)^2 max_v S_t[:, v]^2),
 
   where s = 2^-24 / u, since states and gates are kept in float32 whatever the dtype of the operands, and c_t is what
-  the sum of gates over a chunk adds: exp(G) with |G| = 100 is off by 100 roundings of float32. c_t sums min(|g|, 5)
-  over about 64 tokens: -5 is the bound of production gates. A kernel may lose that much to its sums, but not what the
-  sum loses behind a gate of -1000;
+  the sum of gates over a chunk adds: exp(G) with |G| = 100 is off by 100 roundings of float32. c_t sums min(|g|, 90)
+  over about 64 tokens, up to 128, and counts where g_t is not 0. What a sum swallows behind gates of -1000 is more than
+  that, and not granted;
 * a kernel that forms the inverse of its triangular system adds up, for every token, what each earlier one of the chunk
   contributed alone, where a solution would have let those cancel. R is the covariance of such contributions, r the
   residual, both faded over about 64 tokens: R <- A R A^T + beta^2 max_v r^2 k k^T, I^2 <- alpha^2 I^2 +
@@ -35,7 +35,8 @@ import numpy as np
 from kda_spec import Problem, decay, erase
 
 FLOAT32 = 2.0**-24  # unit roundoff in which kernels keep states and sum gates
-CHUNK, BOUND = 64, 5.0  # the chunk most kernels use, and the bound of production gates
+CHUNK, BOUND = 64, 90.0  # the chunk most kernels use; gates below -90 forget everything in float32
+GRANTED = 128.0  # roundings that a sum of gates may cost, at most
 FADE = (1 - 1 / CHUNK) ** 2
 
 
@@ -76,7 +77,7 @@ class Token:
     """One token of every value head: its tensors, the state around it, and the errors grown until it was read.
 
     `held` is the state before the write (decayed), `S` the one after it, `P` and `X` as above; `read` [HV] is the size
-    of the errors that the residual v - S~^T k has.
+    of the errors that the residual v - S~^T k has, `lost` [HV, K] the roundings that summed gates cost.
     """
 
     q: np.ndarray
@@ -89,7 +90,7 @@ class Token:
     P: np.ndarray
     X: np.ndarray
     read: np.ndarray
-    sums: np.ndarray
+    lost: np.ndarray
 
 
 def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) -> Iterator[Token]:
@@ -115,8 +116,9 @@ def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) 
         put = (beta[t, :, None] * key)[:, :, None] * residual[:, None, :]
         S, X, square = held + put, erase(X, key, beta[t]), square + put * put
         sums = (1 - 1 / CHUNK) * sums + np.minimum(-g[t], BOUND)
-        P = spread(P, key, beta[t], terms, (share * (1 + sums)) ** 2 * np.max(S * S, axis=-1))
-        yield Token(q[t], key, v[t], alpha, beta[t], held, S, P, X, read, sums)
+        lost = np.minimum(sums, GRANTED) * (g[t] != 0)
+        P = spread(P, key, beta[t], terms, (share * (1 + lost)) ** 2 * np.max(S * S, axis=-1))
+        yield Token(q[t], key, v[t], alpha, beta[t], held, S, P, X, read, lost)
 
 
 def spread(P: np.ndarray, k: np.ndarray, beta: np.ndarray, terms: np.ndarray, rounding: np.ndarray) -> np.ndarray:

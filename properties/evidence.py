@@ -63,6 +63,7 @@ SCRIPT = '''"""Stand-alone reproducer: needs NumPy, the kernel and its array lib
 import importlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,7 @@ CALLS = json.loads(r"""@calls@""")
 def load():
     if not KERNEL.endswith(".py"):
         return importlib.import_module(KERNEL)
+    sys.path.insert(0, str(Path(KERNEL).parent))
     spec = importlib.util.spec_from_file_location("kernel_under_test", KERNEL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -103,8 +105,9 @@ def recurrence(q, k, v, g, beta, scale=None, initial_state=None, cu_seqlens=None
 
 
 def tensor(name, x, call):
-    dtype = {"initial_state": "float32", "cu_seqlens": "int64"}.get(
-        name, call["gate_dtype"] if name in ("g", "beta") else call["dtype"])
+    dtype = dict.fromkeys(("initial_state", "pool", "A_log", "dt_bias"), "float32") | dict.fromkeys(
+        ("cu_seqlens", "slots"), "int64") | dict.fromkeys(("g", "beta"), call["gate_dtype"]) | call.get("dtypes", {})
+    dtype = dtype.get(name, call["dtype"])
     if ARRAY == "numpy":
         return x.astype(dtype)
     import torch
@@ -126,14 +129,18 @@ def main():
     for n, call in enumerate(CALLS):
         arrays = {name.split("/")[1]: data[name] for name in data.files if name.split("/")[0] == str(n)}
         inputs = {name: tensor(name, x, call) for name, x in arrays.items() if name not in ("do", "dstate")}
-        keywords = dict(call["keywords"], **{x: inputs.pop(x) for x in ("initial_state", "cu_seqlens") if x in inputs})
+        others = [x for x in inputs if x not in ("q", "k", "v", "g", "beta")]
+        keywords = dict(call["keywords"], **{x: inputs.pop(x) for x in others})
+        function = getattr(module, module.HINTS["pool"]) if call.get("function") == "pool" else kernel
         try:
-            o, state = kernel(*(inputs[x] for x in ("q", "k", "v", "g", "beta")), **keywords)
+            o = function(*(inputs[x] for x in ("q", "k", "v", "g", "beta")), **keywords)
+            o = o[0] if isinstance(o, tuple) else o
         except Exception as error:
             print(f"call {n}: {type(error).__name__}: {error}")
             continue
         o = o if isinstance(o, np.ndarray) else o.detach().float().cpu().numpy()
-        want = recurrence(**{x: y for x, y in arrays.items() if x not in ("do", "dstate")}, scale=keywords.get("scale"))
+        plain = ("q", "k", "v", "g", "beta", "initial_state", "cu_seqlens")
+        want = recurrence(**{x: y for x, y in arrays.items() if x in plain}, scale=keywords.get("scale"))
         far, size = np.max(np.abs(o - want), initial=0), np.max(np.abs(want), initial=0)
         print(f"call {n}: largest |o - recurrence| {far:.6g}, largest |recurrence| {size:.6g}, "
               f"not finite {np.sum(~np.isfinite(o))}")

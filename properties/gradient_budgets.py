@@ -11,9 +11,10 @@ size of a residual, the terms of each gradient have the size
 import numpy as np
 
 from kda_spec import Problem, Trace, adjoint, trace
-from properties.budgets import ROUNDING, SMALLEST, Errors, worst
+from properties.budgets import ROUNDING, SMALLEST, Errors, largest_size, worst
 from properties.gradient_condition import gradient_condition
 
+LARGEST_FLOAT16 = 65504 * (1 - 2.0**-6)  # a rounding error below it, a kernel may overflow
 # Multiples of the unit roundoff; see docs/budgets.md.
 GRADIENT = {"float32": 16.0, "bfloat16": 4.0, "float16": 4.0}
 
@@ -38,7 +39,7 @@ def all_errors(
 ) -> dict[str, Errors]:
     """The same with the condition always or never in the budget."""
     truth = gradient_truth(problem, do, dstate, dtype, conditioned)
-    return {name: worst(x, *truth[name]) for name, x in got.items()}
+    return {name: worst(beyond(x, truth[name][0], dtype), *truth[name]) for name, x in got.items()}
 
 
 def gradient_truth(
@@ -47,15 +48,26 @@ def gradient_truth(
     """The adjoint's gradient and its budget, by input name."""
     do = np.zeros((problem.B, problem.T, problem.HV, problem.V)) if do is None else do
     truth = adjoint(problem, do, dstate)
-    scales = gradient_scales(problem, trace(problem), do, dstate)
+    state = trace(problem)
+    scales = gradient_scales(problem, state, do, dstate)
+    # Where rounding is absolute, it is multiplied with what the state was before it decayed.
+    faded = largest_size(problem, state) / np.max(state.mass_norm, initial=1e-30)
     sizes, unit, floor = scales, GRADIENT[dtype] * ROUNDING[dtype], SMALLEST[dtype]
     if conditioned:
         condition = gradient_condition(problem, do, dstate, ROUNDING[dtype])
         sizes = {name: np.maximum(scale, condition[name]) for name, scale in scales.items()}
-    return {
-        name: (truth[name], unit * (np.abs(truth[name]) + sizes[name]) + floor * (1 + scale))
+    budgets = {
+        name: unit * (np.abs(truth[name]) + sizes[name]) + floor * (1 + faded * np.max(scale, initial=0.0))
         for name, scale in scales.items()
     }
+    return {name: (truth[name], budget) for name, budget in budgets.items()}
+
+
+def beyond(x: np.ndarray, truth: np.ndarray, dtype: str) -> np.ndarray:
+    """The gradient with the truth in place of infinities where float16 holds no number as large as the truth."""
+    if dtype != "float16":
+        return x
+    return np.where(np.isinf(x) & (np.abs(truth) > LARGEST_FLOAT16) & (np.sign(x) == np.sign(truth)), truth, x)
 
 
 def gradient_scales(problem: Problem, state: Trace, do: np.ndarray, dstate: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
             R = spread(R, one.k, one.beta, size, np.zeros_like(one.k))
             R, parts = FADE * one.alpha[:, :, None] * R * one.alpha[:, None, :], FADE * one.alpha**2 * parts
             erased = (one.beta[:, None] * one.k)[:, :, None] * gk[:, None, :]
-            Q = spread(Q, one.k, one.beta, terms, (FLOAT32 / u * (1 + one.sums)) ** 2 * np.max(G * G, axis=-1))
+            Q = spread(Q, one.k, one.beta, terms, (FLOAT32 / u * (1 + one.lost)) ** 2 * np.max(G * G, axis=-1))
             Q = one.alpha[:, :, None] * Q * one.alpha[:, None, :]
             Y = decay(erase(Y, one.k, one.beta) + FLOAT32 / u * (G - erased), one.alpha)
             G, square = decay(G - erased, one.alpha), decay(square + erased * erased, one.alpha**2)

@@ -17,8 +17,9 @@ from properties.case import Case
 from properties.law import Judgement, Law
 from properties.profiles import Profile
 from properties.shrink import Attempts, indifferent, set_by_law, simplify
-from properties.strategies import cases
+from properties.strategies import cases, legal
 
+HUGE = 10**12  # no limit on the size of a case
 # Budget units up to which bfloat16 or TF32 arithmetic inside could be all that is wrong.
 ROUGH = {"float32": 1000.0, "bfloat16": 16.0, "float16": 16.0}
 REGIMES = ("gate", "key", "beta", "state", "dtype")
@@ -229,7 +230,8 @@ def _leave() -> None:
 def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pinned: tuple[Case, ...]) -> None:
     def attempts(count: int) -> Attempts:
         fails = lambda case: _breaks(trial.verdict(case)[0])  # noqa: E731
-        return Attempts(fails, trial.law.adjust, count, time.monotonic() + profile.shrink)
+        adjust = lambda case: legal(trial.law.adjust(case), HUGE)  # noqa: E731
+        return Attempts(fails, adjust, count, time.monotonic() + profile.shrink)
 
     ask = attempts(profile.evaluations)
     case = simplify(failing, ask)

@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from kda_spec import adjoint
 from properties.calls import Broke, Kernel, Output, Refused, problem_of
 from properties.case import Case, cotangents
 from properties.compare import BOTH
 from properties.edits import TOKENS, alone, window, with_state
-from properties.gradient_budgets import gradient_errors
+from properties.gradient_budgets import beyond, gradient_errors
 from properties.law import Judgement, judge, law, need_state, with_fields, worst_of
 
 
@@ -80,14 +81,16 @@ def _harsh(case: Case) -> Case:
     adjust=_harsh,
 )
 def gradients_are_finite(kernel: Kernel, case: Case) -> Judgement:
-    output = _with_gradients(kernel, case, "both")
-    for name, x in output.gradients.items():
+    output, problem = _with_gradients(kernel, case, "both"), problem_of(case)
+    truth = adjoint(problem, *cotangents(case, problem)) if case.dtype == "float16" else output.gradients
+    for name, gradient in output.gradients.items():
+        x = beyond(gradient, truth[name], case.dtype)
         if not np.all(np.isfinite(x)):
             where = dict(
                 zip(("row", "token", "head", "channel"), map(int, np.argwhere(~np.isfinite(x))[0]), strict=False)
             )
             return Judgement(np.inf, True, f"the gradient of {name} is not finite", where)
-    return Judgement(0.0, problem_of(case).T > 0)
+    return Judgement(0.0, problem.T > 0)
 
 
 @law(
