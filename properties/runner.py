@@ -293,7 +293,7 @@ def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:
     record.worst_case = None if trial.worst[1] is None else repr(trial.worst[1])
     if record.informative:
         record.status = "pass"
-    elif record.refused and record.refused == record.tried:
+    elif record.refused:  # what was not refused told nothing
         record.status = "unsupported"
         record.reason = max(trial.coverage["refusals"].items(), key=lambda item: item[1])[0]
     else:

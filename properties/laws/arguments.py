@@ -101,7 +101,8 @@ MIXED: dict[str, dict[str, str]] = {
 )
 def mixed_dtypes_are_refused_or_right(kernel: Kernel, case: Case) -> Judgement:
     problem = with_(problem_of(case), cu_seqlens=np.array([0, problem_of(case).T]))
-    judgements = [Judgement(0.0, False)]
+    kernel(case)  # a kernel that refuses the well-formed case as well tells nothing
+    judgements = [Judgement(0.0, True)]
     for what, dtypes in MIXED.items():
         values = {name: _as(getattr(problem, name), dtype) for name, dtype in dtypes.items()}
         coarsest = next((d for d in ("bfloat16", "float16") if d in dtypes.values()), "float32")
