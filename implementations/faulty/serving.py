@@ -1,0 +1,1 @@
+"""Family L in a pool of states: slots, padding, prefill taken for decode."""

@@ -1,0 +1,178 @@
+"""The suite on trial: every faulty kernel by every law, and honest kernels by every law with many seeds.
+
+A faulty kernel must be falsified by some law, every law must falsify some faulty kernel, and no law an honest kernel.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from implementations import SHIPPED
+from implementations.faulty import FAULTS, HONEST, Fault
+from properties.calls import Kernel
+from properties.case import DTYPES
+from properties.describe import FALSIFIED
+from properties.laws import LAWS
+from properties.pinned import PINNED
+from properties.process import Unloadable, Worker
+from properties.profiles import Profile
+from properties.runner import Record, examine
+
+# Time per law: short looks at all laws; only what survives them is looked at longer, at first found.
+ROUNDS = (
+    Profile(examples=10, seconds=0.8, shrink=0.1, longest=200, widest=128),
+    Profile(examples=40, seconds=4, shrink=0.1, longest=200, widest=128),
+)
+CONTROL = Profile(examples=2, seconds=0.3, shrink=5, longest=130, widest=64)
+INTERPRETED = {"longest": 70, "widest": 64, "volume": 1_000}
+TIMEOUT = 5.0
+# A kernel that hung this often is not asked again: every further law would only wait.
+HANGS = 2
+# Qualities accuse nobody, so they cannot be asked to find anything.
+VERDICTS = {name: law for name, law in LAWS.items() if not law.quality}
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A kernel of the matrix: a faulty one with its fault, or an honest control with a seed."""
+
+    name: str
+    target: str
+    array: str
+    fault: Fault | None
+    seed: int
+
+
+def faulty(seed: int) -> list[Suspect]:
+    """Every registered faulty kernel."""
+    return [Suspect(name, f"{_PACKAGE}.{_module(f)}", f.array, f, seed) for name, f in FAULTS.items()]
+
+
+_PACKAGE = "implementations.faulty"
+
+
+def _module(fault: Fault) -> str:
+    return fault.target.removeprefix(_PACKAGE + ".")
+
+
+def controls(seeds: int) -> list[Suspect]:
+    """Shipped kernels and the bases of the faulty ones, each with every seed."""
+    targets = {name: name for name in SHIPPED} | HONEST
+    array = lambda name: next((a for a in ("triton", "numpy") if a in name), "torch")  # noqa: E731
+    return [Suspect(n, t, array(n), None, seed) for n, t in targets.items() for seed in range(1, seeds + 1)]
+
+
+def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
+    """The kill lines of suspects that share one kernel: every law, or up to the `first` that falsifies."""
+    one = suspects[0]
+    array = "numpy" if one.array == "numpy" else "torch"
+    with Worker(one.target, array=array, timeout=TIMEOUT) as worker:
+        try:
+            worker.start()
+        except Unloadable as error:
+            return [_not_run(suspect, str(error)) for suspect in suspects]
+        return [line for suspect in suspects for line in _try(suspect, Kernel(worker), first)]
+
+
+def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
+    lines: dict[str, dict[str, Any]] = {}
+    rounds = ROUNDS if suspect.fault else (CONTROL,)
+    for n, profile in enumerate(rounds):
+        if suspect.array == "triton":
+            profile = replace(profile, **INTERPRETED)
+        for order, law in enumerate(VERDICTS.values()):
+            found = any(line["status"] in FALSIFIED for line in lines.values())
+            if found and (n or first):
+                break
+            if sum(line["status"] == "timeout" for line in lines.values()) >= HANGS:
+                reason = f"not asked: the kernel hung under {HANGS} laws already"
+                record = Record(suspect.name, law.name, law.family, "", "", reason=reason)
+                lines.setdefault(law.name, _line(suspect, record, order, False))
+                continue
+            pinned = PINNED if suspect.fault and n == 0 else ()
+            record = examine(
+                kernel, law, profile, dtypes=DTYPES, seed_=suspect.seed + 1000 * n, name=suspect.name, pinned=pinned
+            )
+            line = _line(suspect, record, order, suspect.fault is not None and not found)
+            _add(lines, line)
+    return list(lines.values())
+
+
+def _add(lines: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:
+    """The later round takes the place of the earlier one, whose cost it carries on."""
+    before = lines.get(line["law"])
+    if before is not None:
+        line["examples"] += before["examples"]
+        line["seconds"] = round(line["seconds"] + before["seconds"], 3)
+    lines[line["law"]] = line
+
+
+def _line(suspect: Suspect, record: Record, order: int, unfound: bool) -> dict[str, Any]:
+    killed = record.status in FALSIFIED
+    seconds = record.seconds if record.seconds_to_failure is None else record.seconds_to_failure
+    return {
+        "schema": 1,
+        "kind": "kill",
+        "kernel": suspect.name,
+        "honest": suspect.fault is None,
+        "fault": describe_fault(suspect.fault),
+        "law": record.law,
+        "family": record.family,
+        "status": record.status,
+        "examples": record.tried,
+        "seconds": seconds,
+        "order": order,
+        "first": killed and unfound,
+        "case": record.case,
+        "message": record.message if killed else record.reason,
+        "seed": suspect.seed,
+    }
+
+
+def describe_fault(fault: Fault | None) -> dict[str, str] | None:
+    """What the result file says of a fault."""
+    if fault is None:
+        return None
+    names = ("id", "family", "summary", "trigger", "source", "array")
+    return {name: getattr(fault, name) for name in names}
+
+
+def _not_run(suspect: Suspect, reason: str) -> dict[str, Any]:
+    record = Record(suspect.name, "", "", "", "", reason=reason)
+    return _line(suspect, record, -1, False)
+
+
+@dataclass
+class Outcome:
+    """What the matrix says."""
+
+    survivors: list[str]
+    idle_laws: list[str]
+    accused: list[str]
+    not_run: list[str]
+
+    @property
+    def good(self) -> bool:
+        """Whether the suite stands the trial."""
+        return not (self.survivors or self.idle_laws or self.accused or self.not_run)
+
+
+def outcome(lines: list[dict[str, Any]], *, whole: bool) -> Outcome:
+    """Judge the suite by its kill lines; `whole`: all faulty kernels and all laws were tried."""
+    killed = {line["kernel"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
+    tried = {line["kernel"] for line in lines if not line["honest"]}
+    able = {line["law"] for line in lines if line["status"] not in ("not-run", "unsupported")}
+    killing = {line["law"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
+    accused = {f"{x['kernel']} by {x['law']} (seed {x['seed']})" for x in lines if x["honest"] and _accuses(x)}
+    not_run = {f"{line['kernel']}: {line['message']}" for line in lines if line["order"] < 0}
+    unable = not_run and {line["kernel"] for line in lines if line["order"] < 0}
+    return Outcome(
+        sorted(tried - killed - set(unable)),
+        [name for name in VERDICTS if name in able - killing] if whole else [],
+        sorted(accused),
+        sorted(not_run),
+    )
+
+
+def _accuses(line: dict[str, Any]) -> bool:
+    return line["status"] in FALSIFIED
+
