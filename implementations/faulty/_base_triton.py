@@ -35,8 +35,8 @@ def token_kernel(q, k, v, g, beta, initial_state, cu, o, final_state, scale, H: 
         gate_at = value_at * K + rows
         if FAULT == "gate of the key head":
             gate_at = (t * HV + head // (HV // H)) * K + rows
-        if FAULT == "16-bit offsets":
-            gate_at = (value_at * K).to(tl.int16).to(tl.int64) % (1 << 15) + rows
+        if FAULT == "narrow offsets":
+            gate_at = (value_at * K) % 512 + rows
         key = tl.load(k + key_at, mask=inside, other=0.0).to(tl.float32)
         if FAULT == "key lanes unmasked":
             key = tl.load(k + tl.minimum(key_at, stop * H * K - 1)).to(tl.float32)

@@ -113,12 +113,12 @@ class state_stored_by_the_last_token(Tokens):
 
 @fault(
     "G1b",
-    "The gate's offset is a 16-bit product that is widened afterwards.",
-    trigger="T HV K beyond 32767",
+    "The gate's offset is a narrow product that is widened afterwards (9 bits in place of 31).",
+    trigger="T HV K beyond the offset's range (here 512)",
     source="fla c541794f, #692",
 )
-class sixteen_bit_offsets(Tokens):
-    fault = "16-bit offsets"
+class narrow_offsets(Tokens):
+    fault = "narrow offsets"
 
 
 @fault("H1b", "The gate is that of the key head.", trigger="HV > H", source="fla a1e135ba")
