@@ -126,6 +126,7 @@ def _without_gpu(plan: Plan, path: Path, reason: str) -> int:
                     law.sentence,
                     law.equation,
                     reason=f"no GPU: {reason}",
+                    quality=law.quality,
                     device="cuda",
                     profile=plan.profile,
                     seed=plan.seed,

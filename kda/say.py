@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from properties.describe import FALSIFIED, describe
+from properties.describe import FALSIFIED, accuses, describe
 
 SHOWN_WHOLE = 3  # counterexamples of one kernel that are printed whole; the others get a line each
 
@@ -40,14 +40,15 @@ class Talker:
     def hear(self, line: dict[str, Any]) -> None:
         """One (kernel, law) is done."""
         self.lines.append(line)
-        broken = line["status"] in FALSIFIED
-        found = sum(one["status"] in FALSIFIED for one in self.lines)
+        broken = accuses(line)
+        found = sum(accuses(one) for one in self.lines)
         self.progress.update(self.task, advance=1, description=f"{line['kernel']}: {line['law']} ({found} falsified)")
         if broken or not self.console.is_terminal:
             worst = "" if line["worst"] is None else f", worst {line['worst']:.3g} units"
+            status = {"pass": "yes", "falsified": "no"}.get(line["status"], "") if line.get("quality") else ""
             self.console.print(
                 escape(
-                    f"{line['status']:<14} {line['kernel']}: {line['law']} "
+                    f"{status or line['status']:<14} {line['kernel']}: {line['law']} "
                     f"({line['informative']} informative of {line['tried']}{worst}, {line['seconds']:.1f} s)"
                 )
             )
@@ -77,7 +78,7 @@ class Talker:
         if unloadable:
             self.console.print(escape(f"\n{name}: {unloadable[0].removeprefix('unloadable: ')}"), style="bold red")
             return 2
-        broken = [line for line in lines if line["status"] in FALSIFIED]
+        broken = [line for line in lines if accuses(line)]
         for n, line in enumerate(broken):
             title = f"\n{name} breaks: {line['law']} ({line['status']})"
             self.console.print(escape(title), style="bold red") if n < SHOWN_WHOLE else None
@@ -102,10 +103,12 @@ def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
         "not run",
         "informative",
         "worst (units)",
+        "qualities",
         "seconds",
     ):
         table.add_column(column, justify="left" if column in ("kernel", "verdict") else "right")
     for name, lines in by_kernel.items():
+        qualities, lines = [x for x in lines if x.get("quality")], [x for x in lines if not x.get("quality")]
         count = lambda *status: str(sum(line["status"] in status for line in lines))  # noqa: B023, E731
         passed = [line["worst"] for line in lines if line["status"] == "pass" and line["worst"] is not None]
         verdict = "FALSIFIED" if count(*FALSIFIED) != "0" else "holds" if passed else "unusable"
@@ -118,6 +121,7 @@ def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
             count("not-run"),
             str(sum(line["informative"] for line in lines)),
             f"{max(passed, default=0):.2f}",
-            f"{sum(line['seconds'] for line in lines):.1f}",
+            f"{sum(x['status'] == 'pass' for x in qualities)} of {len(qualities)}",
+            f"{sum(x['seconds'] for x in lines + qualities):.1f}",
         )
     return table

@@ -1,5 +1,7 @@
 """How a worker turns the wire's arrays into a kernel's arrays and back: one adapter per array library."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ class Numpy:
         return Placed(self, x, dtype, layout, filler)
 
     def empty(self, size: int, dtype: str, value: float) -> Any:
-        return np.full(size, value, np.int64 if dtype == "int64" else dtype)
+        return np.full(size, value, dtype)
 
     def values(self, array: Any, what: str) -> tuple[np.ndarray, str]:
         """A result as a NumPy array the wire can carry, and the name of its dtype."""
@@ -45,7 +47,22 @@ class Numpy:
     def gradients(self, *_: Any) -> dict[str, np.ndarray]:
         return {}
 
-    def before(self, poison: bool) -> None: ...
+    def memory(self, poison: bool, guarded: bool, stray: list[str]) -> contextlib.AbstractContextManager[None]:
+        if guarded:
+            raise NotImplementedError("NumPy's allocator cannot be watched")
+        return contextlib.nullcontext()
+
+    def expand(self, base: Any, shape: tuple[int, ...]) -> Any:
+        return np.broadcast_to(base, shape)
+
+    def repeat(self, x: Any, times: int, axis: int) -> Any:
+        return np.concatenate([x] * times, axis=axis)
+
+    def join(self, parts: list[Any]) -> Any:
+        return np.concatenate(parts)
+
+    def move(self, x: Any, device: str) -> Any:
+        raise NotImplementedError("NumPy arrays live on one device")
 
     def finish(self) -> None: ...
 
@@ -59,14 +76,15 @@ class Torch:
     def __init__(self, device: str) -> None:
         import torch
 
-        self.torch, self.device = torch, device
+        self.torch, self.device, self.poisoned = torch, device, False
 
     def make(self, x: np.ndarray, dtype: str, layout: str, filler: str | None) -> "Placed":
         """One input, laid out as asked inside its own buffer."""
         return Placed(self, x, dtype, layout, filler)
 
     def empty(self, size: int, dtype: str, value: float) -> Any:
-        return self.torch.full((size,), value, dtype=getattr(self.torch, dtype), device=self.device)
+        kind = getattr(self.torch, dtype)
+        return self.torch.full((size,), value if kind.is_floating_point else int(value), dtype=kind, device=self.device)
 
     def values(self, array: Any, what: str) -> tuple[np.ndarray, str]:
         """A result as a NumPy array the wire can carry, and the name of its dtype."""
@@ -105,10 +123,40 @@ class Torch:
         )
         return dict(zip(inputs, grads, strict=True))
 
-    def before(self, poison: bool) -> None:
-        """Fill fresh memory with NaN during the call (torch does it in its deterministic mode)."""
-        self.torch.use_deterministic_algorithms(poison, warn_only=True)
-        self.torch.utils.deterministic.fill_uninitialized_memory = poison
+    @contextlib.contextmanager
+    def memory(self, poison: bool, guarded: bool, stray: list[str]) -> Iterator[None]:
+        """Watch the allocator: fresh memory full of NaN, or bands of NaN around all that is allocated."""
+        self._poison(poison)
+        try:
+            if guarded:
+                from properties.allocations import GuardedAllocations
+
+                with GuardedAllocations(stray) as mode:
+                    yield
+                mode.examine()
+            else:
+                yield
+        finally:
+            self._poison(False)
+
+    def _poison(self, poison: bool) -> None:
+        """Torch fills fresh memory with NaN in its deterministic mode, whose first use imports for a second."""
+        if poison != self.poisoned:
+            self.torch.use_deterministic_algorithms(poison, warn_only=True)
+            self.torch.utils.deterministic.fill_uninitialized_memory = poison
+            self.poisoned = poison
+
+    def expand(self, base: Any, shape: tuple[int, ...]) -> Any:
+        return base.expand(shape)
+
+    def repeat(self, x: Any, times: int, axis: int) -> Any:
+        return x.repeat(*(times if i == axis else 1 for i in range(x.ndim)))
+
+    def join(self, parts: list[Any]) -> Any:
+        return self.torch.cat(parts)
+
+    def move(self, x: Any, device: str) -> Any:
+        return x.to(device)
 
     def finish(self) -> None:
         if self.device != "cpu":
@@ -123,22 +171,29 @@ class TypeErrorInResult(Exception):
 
 
 class Placed:
-    """One input tensor inside a buffer whose every other element is known, so that stray writes show."""
+    """One input tensor inside a buffer whose every other element is known, so that stray writes show.
+
+    `layout`: contiguous, strided (every other element of the last axis), transposed (axes 1 and 2 swapped in memory) or
+    expanded (axes along which the numbers do not change are stored once, with stride 0).
+    """
 
     def __init__(self, library: Any, x: np.ndarray, dtype: str, layout: str, filler: str | None) -> None:
-        self.library = library
+        self.library, shape, self.moved = library, x.shape, False
+        if layout == "expanded":
+            x = x[tuple(slice(0, 1) if _constant(x, axis) else slice(None) for axis in range(x.ndim))]
         step = 2 if layout == "strided" and x.ndim >= 3 else 1
         swap = layout == "transposed" and x.ndim >= 3
         order = (0, 2, 1, *range(3, x.ndim)) if swap else tuple(range(x.ndim))
         stored = tuple(x.shape[i] * (step if i == x.ndim - 1 else 1) for i in order)
-        size, guard = int(np.prod(stored, dtype=np.int64)), GUARD if filler and dtype != "int64" else 0
-        fill = (
-            FILLERS[filler] if filler and dtype != "int64" else (0.0 if step == 1 or dtype == "int64" else float("nan"))
-        )
+        whole = "int" in dtype
+        size, guard = int(np.prod(stored, dtype=np.int64)), GUARD if filler and not whole else 0
+        fill = FILLERS[filler] if filler and not whole else (0.0 if step == 1 or whole else float("nan"))
         self.flat = library.empty(size + 2 * guard, dtype, fill)
         view = self.flat[guard : guard + size].reshape(stored)[..., ::step]
         self.view = library.permute(view, order) if swap else view
         library.copy_in(self.view, x)
+        if layout == "expanded":
+            self.view = library.expand(self.view, shape)
         self.before = library.bits(self.flat)
         inside = np.zeros((size + 2 * guard, self.before.size // max(size + 2 * guard, 1)), bool)
         inner = inside[guard : guard + size].reshape(*stored, -1) if size else inside
@@ -146,10 +201,31 @@ class Placed:
             inner[..., ::step, :] = True
         self.inside = inside.reshape(-1)
 
+    def move(self, device: str) -> None:
+        """Put the tensor on another device."""
+        self.view, self.moved = self.library.move(self.view, device), True
+
+    def tile(self, times: int, axis: int) -> None:
+        """Repeat the tensor along an axis; boundaries of packed sequences go on from copy to copy."""
+        if self.view.ndim > 1:
+            self.view = self.library.repeat(self.view, times, axis)
+        else:
+            cu = np.asarray(self.view.tolist())
+            more = [cu[1:] + cu[-1] * n for n in range(times)]
+            joined = np.concatenate([cu[:1], *more]).astype(np.int64)
+            self.view = self.library.empty(len(joined), "int64", 0)
+            self.library.copy_in(self.view, joined)
+
     def changed(self) -> tuple[bool, bool]:
         """Whether the tensor itself, and whether the memory around it, was written."""
+        if self.moved:
+            return False, False
         different = self.library.bits(self.flat) != self.before
         return bool(np.any(different & self.inside)), bool(np.any(different & ~self.inside))
+
+
+def _constant(x: np.ndarray, axis: int) -> bool:
+    return x.shape[axis] > 1 and bool(np.all(x == np.take(x, [0], axis=axis)))
 
 
 def adapter(array: str, device: str) -> Numpy | Torch:

@@ -15,6 +15,10 @@ class Refused(Exception):
     """The kernel refused the input; that region is unsupported, not wrong."""
 
 
+class NotRun(Exception):
+    """The call could not be made here (no memory for it); that is no verdict."""
+
+
 class Broke(Exception):
     """The call itself is the verdict: `status` is crash, timeout, falsified or non-finite."""
 
@@ -34,6 +38,8 @@ class Output:
     mutated: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     aliased: list[str] = field(default_factory=list)
+    stray: list[str] = field(default_factory=list)
+    pool: np.ndarray | None = None
     has_gradients: bool = False
     seconds: float = 0.0
 
@@ -82,7 +88,9 @@ class Kernel:
             extra: further keyword arguments, or other values of known ones.
             arrays: tensors put in place of the problem's own (malformed inputs).
             checked: whether wrong shapes and dtypes of the results are a verdict.
-            how: `guard` ("nan", "huge"), `poison` (NaN-filled allocator), `layout`, `dtypes`.
+            how: `guard` ("nan", "huge"), `poison` (NaN-filled allocator), `allocations` (guard bands around them),
+                `layout` of all tensors, `layouts` of some, `cotangents` their layout, `dtypes`, `devices`, `tile`
+                (copies along the batch or token axis), `function` ("pool").
         """
         problem = problem_of(case) if problem is None else problem
         message = _message(case, problem, extra or {}, how)
@@ -122,6 +130,8 @@ def _output(reply: dict[str, Any], case: Case, problem: Problem, checked: bool, 
     if status == "refused":
         tally["refused"] += 1
         raise Refused(reply["error"])
+    if status == "no-memory":
+        raise NotRun(reply["error"])
     if status == "harness":
         raise RuntimeError(f"the suite could not lay the inputs out (a fault of the suite): {reply['traceback']}")
     if status != "ok":
@@ -139,6 +149,8 @@ def _output(reply: dict[str, Any], case: Case, problem: Problem, checked: bool, 
         mutated=reply["mutated"],
         outside=reply["outside"],
         aliased=reply["aliased"],
+        stray=reply["stray"],
+        pool=arrays.get("pool"),
         has_gradients=bool(reply.get("has_gradients")),
         seconds=reply["seconds"],
     )

@@ -10,6 +10,8 @@ from properties.numbers import draw_normal, draw_uniform, round_to
 from properties.regimes import BETAS, GATES, KEYS, STATES
 
 DTYPES = ("float32", "bfloat16", "float16")
+# What a serving run may do; see `properties/serving.py`.
+STEPS = ("prefill", "decode", "batch", "fork", "rollback", "evict")
 LAYOUTS = ("contiguous", "strided", "transposed")
 
 
@@ -21,8 +23,9 @@ class Case:
     `gate`, `key`, `beta` and `state` name regimes (`properties/regimes.py`). `v_log2` scales v and the initial state
     by a power of two. `gate_dtype` is the dtype of g and beta ("same" as the rest, or "float32").
     `at` and `power` are what a law may need besides: a place in the sequence and a power of two.
-    `edits` holds up to three (tensor, token, channel, value). The numbers come from a counter-based generator keyed by
-    `seed`, tensor, sequence, token, head and channel, so changing one field leaves the other numbers as they were.
+    `edits` holds up to three (tensor, token, channel, value); `steps` what a server does with a pool of states
+    (`properties/serving.py`). The numbers come from a counter-based generator keyed by `seed`, tensor, sequence, token,
+    head and channel, so changing one field leaves the other numbers as they were.
     """
 
     T: int = 1
@@ -45,15 +48,19 @@ class Case:
     at: int = 0
     power: int = 1
     edits: tuple[tuple[str, int, int, float], ...] = ()
+    steps: tuple[tuple[str | int, ...], ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"Case.{name}: expected one of {', '.join(known)}; got {getattr(self, name)!r}")
         for name in ("T", "B", "H", "group", "K", "V"):
             if getattr(self, name) < (0 if name == "T" else 1):
                 raise ValueError(f"Case.{name}: expected a positive number; got {getattr(self, name)}")
+        for step in self.steps:
+            if not step or step[0] not in STEPS or not all(isinstance(x, int) for x in step[1:]):
+                raise ValueError(f"Case.steps: expected ({' | '.join(STEPS)}, numbers); got {step!r}")
 
     def __repr__(self) -> str:
         shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
@@ -74,7 +81,7 @@ class Case:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-_CHOICES = {
+CHOICES = {
     "dtype": DTYPES,
     "gate_dtype": ("same", "float32"),
     "layout": LAYOUTS,

@@ -105,3 +105,25 @@ def _repacked(problem: Problem, parts: list[np.ndarray]) -> Problem:
     index = np.concatenate(parts) if parts else np.arange(0)
     cu_seqlens = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     return with_(problem, **tokens(problem, lambda x: x[:, index]), cu_seqlens=cu_seqlens)
+
+
+def reordered(problem: Problem, order: np.ndarray) -> tuple[Problem, np.ndarray]:
+    """Packed sequences in another order, and where each token of the new order came from."""
+    bounds = problem.bounds()
+    parts = [np.arange(bounds[n][1], bounds[n][2]) for n in order]
+    state = problem.initial_state
+    moved = with_state(_repacked(with_state(problem, None), parts), None if state is None else state[order])
+    return moved, np.concatenate(parts)
+
+
+def permute_values(problem: Problem, order: np.ndarray) -> Problem:
+    """The value channels in another order."""
+    state = problem.initial_state
+    return with_(problem, v=problem.v[..., order], initial_state=None if state is None else state[..., order])
+
+
+def permute_keys(problem: Problem, order: np.ndarray) -> Problem:
+    """The key channels in another order, in q, k, g and the state's rows."""
+    moved = {name: getattr(problem, name)[..., order] for name in ("q", "k", "g")}
+    state = problem.initial_state
+    return with_(problem, **moved, initial_state=None if state is None else state[..., order, :])

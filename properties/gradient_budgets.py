@@ -12,6 +12,7 @@ import numpy as np
 
 from kda_spec import Problem, Trace, adjoint, trace
 from properties.budgets import ROUNDING, SMALLEST, Errors, worst
+from properties.gradient_condition import gradient_condition
 
 # Multiples of the unit roundoff; see docs/budgets.md.
 GRADIENT = {"float32": 64.0, "bfloat16": 4.0, "float16": 4.0}
@@ -21,15 +22,30 @@ def gradient_errors(
     got: dict[str, np.ndarray], problem: Problem, do: np.ndarray | None, dstate: np.ndarray | None, dtype: str
 ) -> dict[str, Errors]:
     """Errors of every gradient in budget units; a missing cotangent is None."""
+    errors = all_errors(got, problem, do, dstate, dtype)
+    if any(1.0 < error.units < np.inf for error in errors.values()):
+        return all_errors(got, problem, do, dstate, dtype, conditioned=True)
+    return errors
+
+
+def all_errors(
+    got: dict[str, np.ndarray],
+    problem: Problem,
+    do: np.ndarray | None,
+    dstate: np.ndarray | None,
+    dtype: str,
+    conditioned: bool = False,
+) -> dict[str, Errors]:
+    """The same with the condition always or never in the budget."""
     do = np.zeros((problem.B, problem.T, problem.HV, problem.V)) if do is None else do
     truth = adjoint(problem, do, dstate)
     scales = gradient_scales(problem, trace(problem), do, dstate)
-    unit, floor = GRADIENT[dtype] * ROUNDING[dtype], SMALLEST[dtype]
-    errors = {}
-    for name, x in got.items():
-        budget = unit * (np.abs(truth[name]) + scales[name]) + floor * (1 + scales[name])
-        errors[name] = worst(x, truth[name], budget)
-    return errors
+    sizes, unit, floor = scales, GRADIENT[dtype] * ROUNDING[dtype], SMALLEST[dtype]
+    if conditioned:
+        condition = gradient_condition(problem, do, dstate, ROUNDING[dtype])
+        sizes = {name: np.maximum(scales[name], condition[name]) for name in got}
+    budget = {name: unit * (np.abs(truth[name]) + sizes[name]) + floor * (1 + scales[name]) for name in got}
+    return {name: worst(x, truth[name], budget[name]) for name, x in got.items()}
 
 
 def gradient_scales(problem: Problem, state: Trace, do: np.ndarray, dstate: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -45,6 +45,7 @@ def judge_law(target: str, name: str) -> list[dict[str, Any]]:
             law.sentence,
             law.equation,
             status="not-run",
+            quality=law.quality,
             reason=f"unloadable: {error}",
         )
     record.device, record.profile, record.seed = _plan.device, _plan.profile, _plan.seed

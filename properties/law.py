@@ -39,12 +39,15 @@ class Law:
 
     Args:
         name: a sentence with underscores.
-        family: oracle, gradient, bitwise, structure, finite, memory or refuse.
+        family: oracle, finite, structure, bitwise, gradient, memory, refuse, serving, scale or quality.
         sentence: what is promised.
         equation: the same in symbols.
         check: judges one case.
         adjust: maps any drawn case to one the law speaks of.
         quality: whether breaking it is reported as a quality and not as a verdict.
+        share: share of a profile's examples that it gets; laws that make many calls get fewer.
+        serves: whether its cases are serving runs.
+        large: whether it needs a GPU and the profile nightly.
     """
 
     name: str
@@ -54,6 +57,9 @@ class Law:
     check: Check
     adjust: Callable[[Case], Case] = lambda case: case
     quality: bool = False
+    share: float = 1.0
+    serves: bool = False
+    large: bool = False
 
 
 LAWS: dict[str, Law] = {}
@@ -65,13 +71,13 @@ def law(
     equation: str,
     *,
     adjust: Callable[[Case], Case] = lambda case: case,
-    quality: bool = False,
+    **more: Any,
 ) -> Callable[[Check], Check]:
     """Register a function as a law; see `Law` for the arguments."""
 
     def register(check: Check) -> Check:
         name = check.__name__  # type: ignore[attr-defined]
-        LAWS[name] = Law(name, family, sentence, equation, check, adjust, quality)
+        LAWS[name] = Law(name, family, sentence, equation, check, adjust, **more)
         return check
 
     return register

@@ -28,6 +28,7 @@ class Worker:
     def __init__(self, target: str, *, array: str = "torch", device: str = "cpu", timeout: float = 30.0) -> None:
         self.target, self.array, self.device, self.timeout = target, array, device, timeout
         self.engine: list[str] = []
+        self.hints: dict[str, Any] = {}
         self.calls = self.restarts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._child = 0
@@ -88,7 +89,7 @@ class Worker:
                 self.close()
                 raise Unloadable(f"{self.target} cannot be loaded: importing it ended the process ({hello['error']})")
             if hello["status"] == "ready":
-                self._child, self.engine = hello["pid"], hello["engine"]
+                self._child, self.engine, self.hints = hello["pid"], hello["engine"], hello["hints"]
                 return
 
     def close(self) -> None:

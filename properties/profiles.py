@@ -10,27 +10,40 @@ class Profile:
     Args:
         examples: cases drawn for each law (the laws against the oracle get twice as many).
         seconds: wall time a law may take before it stops drawing; it says how far it came.
-        shrink: seconds a law may spend on making a counterexample small.
+        evaluations: cases a law may try in order to make a counterexample small.
+        shrink: seconds after which no more of them is begun: the end of hangs, not of slow machines.
         longest: upper end of the lengths drawn.
         widest: upper end of K and V.
         volume: upper end of tokens times value heads times the larger width.
         target: whether the error in budget units guides the search.
+        large: whether laws run that fill a GPU's memory.
     """
 
     examples: int
     seconds: float
+    evaluations: int
     shrink: float
     longest: int
     widest: int
     volume: int = 150_000
     target: bool = False
+    large: bool = False
 
 
 PROFILES = {
-    "smoke": Profile(examples=4, seconds=0.5, shrink=3, longest=70, widest=32),
-    "dev": Profile(examples=30, seconds=6, shrink=10, longest=200, widest=128),
-    "interpreter": Profile(examples=12, seconds=6, shrink=20, longest=70, widest=32, volume=1_000),
-    "ci": Profile(examples=40, seconds=30, shrink=20, longest=200, widest=128),
-    "gpu": Profile(examples=40, seconds=30, shrink=20, longest=520, widest=256),
-    "nightly": Profile(examples=400, seconds=600, shrink=120, longest=1100, widest=256, target=True),
+    "smoke": Profile(examples=4, seconds=0.5, evaluations=100, shrink=30, longest=70, widest=32),
+    "dev": Profile(examples=30, seconds=6, evaluations=200, shrink=40, longest=200, widest=128),
+    "interpreter": Profile(examples=12, seconds=6, evaluations=100, shrink=60, longest=70, widest=32, volume=1_000),
+    "ci": Profile(examples=40, seconds=30, evaluations=300, shrink=60, longest=200, widest=128),
+    "gpu": Profile(examples=40, seconds=30, evaluations=300, shrink=60, longest=520, widest=256),
+    "nightly": Profile(
+        examples=400,
+        seconds=600,
+        evaluations=500,
+        shrink=120,
+        longest=1100,
+        widest=256,
+        target=True,
+        large=True,
+    ),
 }

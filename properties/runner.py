@@ -1,31 +1,28 @@
 """Judging one kernel by one law: draw cases, count them, shrink what breaks, write a record."""
 
+import contextlib
 import time
 import warnings
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import HypothesisWarning
 
-from properties.calls import Broke, Kernel, Refused
+from properties.calls import Broke, Kernel, NotRun, Refused
 from properties.case import Case
 from properties.law import Judgement, Law
 from properties.profiles import Profile
-from properties.shrink import indifferent, simplify
+from properties.shrink import Attempts, indifferent, set_by_law, simplify
 from properties.strategies import cases
 
 REGIMES = ("gate", "key", "beta", "state", "dtype")
 
 
-class LawBroken(Exception):
-    """Raised inside a Hypothesis test where the law does not hold."""
-
-
 class _Enough(Exception):
-    """Raised to leave Hypothesis when the time of the profile is over."""
+    """Raised to leave Hypothesis when a case is found or the time of the profile is over."""
 
 
 @dataclass
@@ -45,6 +42,10 @@ class Record:
     worst_case: str | None = None
     case: str | None = None
     irrelevant: list[str] = field(default_factory=list)
+    set_by_law: list[str] = field(default_factory=list)
+    quality: bool = False
+    nature: str | None = None
+    blame: str | None = None
     message: str | None = None
     where: dict[str, int] = field(default_factory=dict)
     units_by_token: list[float] | None = None
@@ -87,6 +88,8 @@ class Trial:
             judgement = self.law.check(self.kernel, case)
         except Refused as refusal:
             return "refused", None, str(refusal)
+        except NotRun as reason:
+            return "not-run", None, str(reason)
         except Broke as broke:
             return broke.status, None, broke.message
         if not judgement.broken:
@@ -94,7 +97,7 @@ class Trial:
         status = "non-finite" if self.law.name.endswith(("finite", "finite_output")) else "falsified"
         if self.law.name == "inputs_are_unchanged":
             status = "mutated-input"
-        if self.law.name == "the_same_call_gives_the_same_bits":
+        if self.law.name == "the_same_call_gives_the_same_bits" or self.law.name == "calls_in_between_change_nothing":
             status = "nondeterministic"
         return status, judgement, judgement.message
 
@@ -130,6 +133,11 @@ def examine(
     """Draw cases until one breaks the law or the profile is spent; shrink and describe what broke."""
     trial, start = Trial(kernel, law), time.monotonic()
     record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=kernel.worker.engine)
+    record.quality = law.quality
+    if law.large and (reason := _too_small(kernel, profile)):
+        record.reason = reason
+        return record
+    pinned = () if law.large or law.serves else pinned
     failing = next((c for c in map(law.adjust, pinned) if c.dtype in dtypes and _breaks(trial.count(c))), None)
     found = time.monotonic() if failing else None
     if failing is None:
@@ -142,17 +150,23 @@ def examine(
     return record
 
 
+def _too_small(kernel: Kernel, profile: Profile) -> str:
+    """Why a large law does not run here, or ""."""
+    if kernel.worker.device == "cpu":
+        return "needs a GPU: this law fills gigabytes"
+    return "" if profile.large else "takes minutes: run it with --profile nightly"
+
+
 def _breaks(status: str) -> bool:
-    return status not in ("pass", "refused")
+    return status not in ("pass", "refused", "not-run")
 
 
 def _search(
     trial: Trial, profile: Profile, dtypes: tuple[str, ...], seed_: int, start: float
 ) -> tuple[Case | None, float | None]:
-    """The smallest breaking case Hypothesis comes to, and when the first one was met."""
-    first: list[float] = []
-    smallest: list[Case] = []
-    examples = profile.examples * (2 if trial.law.family in ("oracle", "gradient") else 1)
+    """The first breaking case that is drawn, and when it was met. `properties/shrink.py` makes it small."""
+    broken: list[tuple[Case, float]] = []
+    examples = max(2, round(profile.examples * trial.law.share))
 
     @seed(seed_)
     @settings(
@@ -162,50 +176,36 @@ def _search(
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-        phases=_phases(profile),
+        phases=(Phase.generate, Phase.target) if profile.target else (Phase.generate,),
     )
-    @given(cases(profile, dtypes))
+    @given(cases(profile, dtypes, trial.law.serves))
     def hold(drawn: Case) -> None:
+        if broken or time.monotonic() - start > profile.seconds:
+            _leave()
         case = trial.law.adjust(drawn)
-        if not first:
-            if time.monotonic() - start > profile.seconds:
-                raise _Enough
-            status = trial.count(case)
-        elif time.monotonic() - first[0] > profile.shrink and case not in trial.verdicts:
-            raise _Enough
-        else:
-            status = trial.verdict(case)[0]
-        if _breaks(status):
-            first.append(time.monotonic())
-            smallest.append(case)
-            raise LawBroken
+        if _breaks(trial.count(case)):
+            broken.append((case, time.monotonic()))
+            _leave()
         judgement = trial.verdict(case)[1]
         if profile.target and judgement is not None and np.isfinite(judgement.units):
             target(judgement.units)
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HypothesisWarning)
-            hold()
-    except (LawBroken, _Enough):
-        pass
-    except BaseExceptionGroup as group:
-        if group.split((LawBroken, _Enough))[1] is not None:
-            raise
-    return (smallest[-1], first[0]) if smallest else (None, None)
+    with warnings.catch_warnings(), contextlib.suppress(_Enough):
+        warnings.simplefilter("ignore", HypothesisWarning)
+        hold()
+    return broken[0] if broken else (None, None)
 
 
-def _phases(profile: Profile) -> tuple[Phase, ...]:
-    return (Phase.generate, Phase.target, Phase.shrink) if profile.target else (Phase.generate, Phase.shrink)
+def _leave() -> None:
+    raise _Enough  # from one line: Hypothesis tells failures apart by where they were raised
 
 
 def _describe(record: Record, trial: Trial, failing: Case, profile: Profile) -> None:
-    def still(case: Case) -> bool:
-        return trial.law.adjust(case) == case and _breaks(trial.verdict(case)[0])
-
     deadline = time.monotonic() + profile.shrink
-    case = simplify(failing, still, deadline)
-    record.irrelevant = indifferent(case, still, deadline + profile.shrink / 2)
+    ask = Attempts(lambda case: _breaks(trial.verdict(case)[0]), trial.law.adjust, profile.evaluations, deadline)
+    case = simplify(failing, ask)
+    ask.left = max(ask.left, len(fields(Case)))
+    record.irrelevant, record.set_by_law = indifferent(case, ask), set_by_law(trial.law.adjust)
     status, judgement, message = trial.verdict(case)
     record.status, record.message, record.case = status, message, repr(case)
     if judgement is not None:
@@ -229,4 +229,5 @@ def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:
         record.reason = max(trial.coverage["refusals"].items(), key=lambda item: item[1])[0]
     else:
         record.status = "not-run"
-        record.reason = f"none of {record.tried} examples was informative ({record.refused} were refused)"
+        why = next((message for status, _, message in trial.verdicts.values() if status == "not-run"), "")
+        record.reason = why or f"none of {record.tried} examples was informative ({record.refused} were refused)"

@@ -29,8 +29,8 @@ WIDTHS = (2, 1, 3, 4, 8, 16, 24, 32, 60, 64, 100, 128, 256)
 SCALES = (None, 1.0, 0.3, 0.125)
 
 
-def cases(profile: Profile, dtypes: tuple[str, ...] = DTYPES) -> st.SearchStrategy[Case]:
-    """Cases of a profile; `dtypes` limits the dtypes of q, k, v and o, the preferred one first."""
+def cases(profile: Profile, dtypes: tuple[str, ...] = DTYPES, serves: bool = False) -> st.SearchStrategy[Case]:
+    """Cases of a profile; `dtypes` limits the dtypes of q, k, v and o; `serves` adds the steps of a serving run."""
     lengths = st.one_of(
         st.integers(1, 20),
         st.sampled_from([edge for edge in EDGES if edge <= profile.longest]),
@@ -69,8 +69,24 @@ def cases(profile: Profile, dtypes: tuple[str, ...] = DTYPES) -> st.SearchStrate
         at=st.integers(0, profile.longest),
         power=st.integers(1, 3),
         edits=st.just(()) | st.lists(edit, max_size=3).map(tuple),
+        steps=serving(profile) if serves else st.just(()),
         seed=st.integers(0, 2**16),
     ).map(lambda case: legal(case, profile.volume))
+
+
+def serving(profile: Profile) -> st.SearchStrategy[tuple[tuple[str | int, ...], ...]]:
+    """What a server does with the states of a few requests: any order is legal."""
+    slot, tokens = st.integers(0, 3), st.sampled_from([n for n in (1, 2, 5, 16, 17, 65) if n <= profile.longest])
+    each = st.permutations([-1, 0, 1, 2, 3]).flatmap(lambda order: st.integers(1, 4).map(lambda n: order[:n]))
+    step = st.one_of(
+        st.tuples(st.just("prefill"), slot, tokens),
+        each.map(lambda slots: ("decode", *slots)),
+        st.tuples(st.just("batch"), st.integers(0, 1), tokens, st.integers(2, 3), st.sampled_from([0, 1, 3])),
+        st.tuples(st.just("fork"), slot, slot),
+        st.tuples(st.just("rollback"), slot, st.integers(1, 3)),
+        st.tuples(st.just("evict"), slot),
+    )
+    return st.lists(step, min_size=2, max_size=8).map(tuple)
 
 
 def legal(case: Case, volume: int) -> Case:

@@ -2,6 +2,8 @@
 
 from properties.law import LAWS
 
-from properties.laws import oracle, bitwise, structure, memory, gradients, refusal  # isort: skip  # noqa: F401
+from properties.laws import (  # isort: skip  # noqa: F401
+    oracle, sequences, bitwise, memory, arguments, refusal, channels, gradients, serving, scale, quality
+)  # fmt: skip
 
 __all__ = ["LAWS"]

@@ -2,16 +2,11 @@
 
 import numpy as np
 
-from properties.calls import Kernel, Output, problem_of
+from properties.calls import Broke, Kernel, Refused, problem_of
 from properties.case import Case
+from properties.compare import Pair, agree, parts
 from properties.edits import change_from, with_, with_state
 from properties.law import Judgement, law, same_bits, with_fields
-from properties.numbers import round_to
-
-
-def _parts(output: Output, o: float = 1.0, state: float = 1.0) -> dict[str, np.ndarray]:
-    parts = {"o": output.o * o}
-    return parts if output.final_state is None else parts | {"final_state": output.final_state * state}
 
 
 def _scaled(state: np.ndarray | None, factor: float) -> np.ndarray | None:
@@ -26,8 +21,8 @@ def _scaled(state: np.ndarray | None, factor: float) -> np.ndarray | None:
 def scaling_the_values_scales_the_result(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
     scaled = with_(problem, v=problem.v * factor, initial_state=_scaled(problem.initial_state, factor))
-    expected = _parts(kernel(case), factor, factor)
-    return same_bits(_parts(kernel(case, scaled)), expected, problem, case, f"{factor:g} times the unscaled call")
+    expected = parts(kernel(case), factor, factor)
+    return same_bits(parts(kernel(case, scaled)), expected, problem, case, f"{factor:g} times the unscaled call")
 
 
 @law(
@@ -37,8 +32,8 @@ def scaling_the_values_scales_the_result(kernel: Kernel, case: Case) -> Judgemen
 )
 def scaling_the_queries_scales_the_output(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
-    expected = _parts(kernel(case), factor)
-    got = _parts(kernel(case, with_(problem, q=problem.q * factor)))
+    expected = parts(kernel(case), factor)
+    got = parts(kernel(case, with_(problem, q=problem.q * factor)))
     return same_bits(got, expected, problem, case, f"{factor:g} times the unscaled call")
 
 
@@ -51,7 +46,7 @@ def scaling_the_queries_scales_the_output(kernel: Kernel, case: Case) -> Judgeme
 def the_strength_belongs_to_the_key_on_both_sides(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
     other = with_(problem, k=problem.k * factor, v=problem.v * factor, beta=problem.beta / factor**2)
-    return same_bits(_parts(kernel(case, other)), _parts(kernel(case)), problem, case, "the call before the exchange")
+    return same_bits(parts(kernel(case, other)), parts(kernel(case)), problem, case, "the call before the exchange")
 
 
 @law(
@@ -62,9 +57,7 @@ def the_strength_belongs_to_the_key_on_both_sides(kernel: Kernel, case: Case) ->
 def negating_the_values_negates_the_result(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     other = with_(problem, v=-problem.v, initial_state=_scaled(problem.initial_state, -1.0))
-    return same_bits(
-        _parts(kernel(case, other)), _parts(kernel(case), -1.0, -1.0), problem, case, "minus the first call"
-    )
+    return same_bits(parts(kernel(case, other)), parts(kernel(case), -1.0, -1.0), problem, case, "minus the first call")
 
 
 @law(
@@ -81,7 +74,7 @@ def flipping_a_key_channel_flips_its_row(kernel: Kernel, case: Case) -> Judgemen
     got = kernel(case, with_(problem, q=problem.q * sign, k=problem.k * sign, initial_state=state))
     if expected.final_state is not None:
         expected.final_state = expected.final_state * sign[:, None]
-    return same_bits(_parts(got), _parts(expected), problem, case, "the flipped first call")
+    return same_bits(parts(got), parts(expected), problem, case, "the flipped first call")
 
 
 @law(
@@ -93,7 +86,7 @@ def flipping_a_key_channel_flips_its_row(kernel: Kernel, case: Case) -> Judgemen
 def nothing_written_nothing_read(kernel: Kernel, case: Case) -> Judgement:
     problem = with_state(problem_of(case), None if case.state == "none" else np.zeros_like(_some_state(case)))
     problem = with_(problem, beta=np.zeros_like(problem.beta))
-    got = _parts(kernel(case, problem))
+    got = parts(kernel(case, problem))
     judgement = same_bits(got, {name: np.zeros_like(x) for name, x in got.items()}, problem, case, "exactly zero")
     judgement.informative = problem.T > 0
     return judgement
@@ -121,30 +114,70 @@ def the_future_does_not_change_the_past(kernel: Kernel, case: Case) -> Judgement
 
 @law(
     "bitwise",
-    "The same call gives the same bits, whatever was called in between.",
-    "f(x), f(y), f(z), f(x):  the first and the last are equal",
+    "The same call gives the same bits; so do two calls that take turns.",
+    "f(x), f(y), f(x), f(y):  the first and the third, the second and the fourth are equal",
+    share=0.6,
 )
 def the_same_call_gives_the_same_bits(kernel: Kernel, case: Case) -> Judgement:
-    problem = problem_of(case)
-    first = _parts(kernel(case))
-    other = case.but(seed=case.seed + 1)
-    again = kernel(other)  # the same shapes, other numbers
-    kernel(case.but(T=case.T + 3, packed=(), B=1, gate_dtype="float32", edits=()))
-    judgement = same_bits(_parts(kernel(case)), first, problem, case, "the first of two equal calls")
+    problem, other = problem_of(case), case.but(seed=case.seed + 1)
+    first, second = parts(kernel(case)), parts(kernel(other))
+    judgement = same_bits(parts(kernel(case)), first, problem, case, "the first of two equal calls")
     if judgement.broken:
         return judgement
-    return same_bits(_parts(kernel(other)), _parts(again), problem, case, "the first of two equal calls")
+    return same_bits(parts(kernel(other)), second, problem, case, "the first of two equal calls")
 
 
 @law(
     "bitwise",
-    "Strided and transposed inputs give the same bits as contiguous ones, and gaps are never read.",
+    "Calls of other shapes and dtypes in between, refused ones among them, change nothing.",
+    "f(x), f(y), f(z), .., f(x):  the first and the last are equal",
+    share=0.6,
+)
+def calls_in_between_change_nothing(kernel: Kernel, case: Case) -> Judgement:
+    problem, first = problem_of(case), parts(kernel(case))
+    others = (
+        case.but(T=case.T + 3, packed=(), B=1, gate_dtype="float32", edits=()),
+        case.but(dtype="bfloat16" if case.dtype == "float32" else "float32", gate_dtype="same", v_log2=0),
+        case.but(K=case.K + 1, V=case.V + 2, state="random", v_log2=0, edits=()),
+        case.but(packed=(2, 0, 1), B=1, final_state=not case.final_state, scale=0.7, edits=()),
+    )
+    for other in others:
+        try:
+            kernel(other)
+        except Refused:
+            continue
+        except Broke as broke:
+            raise Broke(broke.status, f"the call {other!r} in between: {broke.message}") from None
+    return same_bits(parts(kernel(case)), first, problem, case, "the first of two equal calls")
+
+
+@law(
+    "bitwise",
+    "Strided and transposed inputs give the same bits as contiguous ones.",
     "f(view of x) = f(copy of x)",
 )
 def strides_do_not_matter(kernel: Kernel, case: Case) -> Judgement:
     problem, layout = problem_of(case), case.layout if case.layout != "contiguous" else "strided"
     got, expected = kernel(case, layout=layout), kernel(case, layout="contiguous")
-    return same_bits(_parts(got), _parts(expected), problem, case, "the result for contiguous inputs")
+    return same_bits(parts(got), parts(expected), problem, case, "the result for contiguous inputs")
+
+
+@law(
+    "bitwise",
+    "An expanded input, stored once with stride 0, gives the bits of its written-out copy.",
+    "f(g.expand(..)) = f(copy of it); the same for beta, q, k, v and the state",
+    adjust=lambda case: case.but(layout="contiguous", edits=()),
+    share=0.5,
+)
+def expanded_inputs_are_inputs(kernel: Kernel, case: Case) -> Judgement:
+    problem = problem_of(case)
+    name = ("g", "beta", "v", "q", "initial_state")[case.at % 5]
+    name = "g" if getattr(problem, name) is None else name
+    x = getattr(problem, name)
+    axis = {"g": 3, "beta": 2, "v": 1, "q": 1, "initial_state": 0}[name]
+    same = with_(problem, **{name: np.repeat(x.take([0], axis=axis), x.shape[axis], axis=axis)}) if x.size else problem
+    got = kernel(case, same, layouts={name: "expanded"})
+    return same_bits(parts(got), parts(kernel(case, same)), same, case, f"the result for a copy of {name}")
 
 
 @law(
@@ -156,11 +189,4 @@ def strides_do_not_matter(kernel: Kernel, case: Case) -> Judgement:
 def the_gate_dtype_is_a_container(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
     same, wide = kernel(case), kernel(case.but(gate_dtype="float32"), problem)
-    from properties.laws.structure import agree
-
-    return agree(same, wide, problem, case, "the call with the same numbers in float32")
-
-
-def rounded_like(case: Case, x: np.ndarray) -> np.ndarray:
-    """Values as the case's dtype holds them."""
-    return round_to(x, case.dtype)
+    return agree(Pair(same, wide, problem, "the call with the same numbers in float32"), case)

@@ -4,9 +4,10 @@ import numpy as np
 
 from properties.calls import Broke, Kernel, Output, Refused, problem_of
 from properties.case import Case, cotangents
-from properties.edits import alone
+from properties.compare import BOTH
+from properties.edits import TOKENS, alone, window, with_state
 from properties.gradient_budgets import gradient_errors
-from properties.law import Judgement, judge, law, with_fields, worst_of
+from properties.law import Judgement, judge, law, need_state, with_fields, worst_of
 
 
 def _with_gradients(kernel: Kernel, case: Case, grad: str, **more: object) -> Output:
@@ -17,21 +18,25 @@ def _with_gradients(kernel: Kernel, case: Case, grad: str, **more: object) -> Ou
 
 
 def _against_the_adjoint(kernel: Kernel, case: Case, grad: str) -> Judgement:
-    problem = problem_of(case)
-    do, dstate = cotangents(case, problem)
+    do, dstate = cotangents(case, problem_of(case))
     output = _with_gradients(kernel, case, grad)
-    for name, x in output.gradients.items():
-        expected = "float32" if name == "initial_state" else case.dtype
-        if name in ("g", "beta") and case.gate_dtype != "same":
-            expected = case.gate_dtype
-        if output.dtypes["d" + name] not in (expected, "none"):
-            raise Broke("falsified", f"the gradient of {name} is {output.dtypes['d' + name]}, its input {expected}")
+    return _equal_the_adjoint(output.gradients, case, do if grad != "state" else None, dstate if grad != "o" else None)
+
+
+def _equal_the_adjoint(
+    gradients: dict[str, np.ndarray], case: Case, do: np.ndarray | None, dstate: np.ndarray | None, room: float = 1.0
+) -> Judgement:
+    """Gradients within `room` budgets of the adjoint's."""
+    problem = problem_of(case)
+    for name, x in gradients.items():
         if x.shape != np.shape(getattr(problem, name)):
             raise Broke("falsified", f"the gradient of {name} has shape {list(x.shape)}")
-    errors = gradient_errors(
-        output.gradients, problem, do if grad != "state" else None, dstate if grad != "o" else None, case.dtype
-    )
-    return worst_of([judge(f"d{name}", e, problem, problem.T > 0, "the adjoint") for name, e in errors.items()])
+    errors = gradient_errors(gradients, problem, do, dstate, case.dtype)
+    judgements = []
+    for name, error in errors.items():
+        error.units /= room
+        judgements.append(judge(f"d{name}", error, problem, problem.T > 0, "the adjoint"))
+    return worst_of(judgements)
 
 
 @law(
@@ -87,9 +92,30 @@ def gradients_are_finite(kernel: Kernel, case: Case) -> Judgement:
 
 @law(
     "gradient",
+    "Every gradient has the dtype and the shape of its input.",
+    "dtype(dx) = dtype(x), shape(dx) = shape(x)",
+    share=0.5,
+)
+def gradients_look_like_their_inputs(kernel: Kernel, case: Case) -> Judgement:
+    problem = problem_of(case)
+    output = _with_gradients(kernel, case, "both")
+    gates = case.dtype if case.gate_dtype == "same" else case.gate_dtype
+    expected = dict.fromkeys("qkv", case.dtype) | {"g": gates, "beta": gates, "initial_state": "float32"}
+    for name, x in output.gradients.items():
+        if output.dtypes["d" + name] not in (expected[name], "none"):
+            message = f"the gradient of {name} is {output.dtypes['d' + name]}, its input {expected[name]}"
+            return Judgement(np.inf, True, message)
+        if x.shape != np.shape(getattr(problem, name)):
+            return Judgement(np.inf, True, f"the gradient of {name} has shape {list(x.shape)}")
+    return Judgement(0.0, problem.T > 0)
+
+
+@law(
+    "gradient",
     "The gradients of packed sequences are those of each alone.",
     "d f(packed x_1 .. x_N) / dx_n = d f(x_n) / dx_n",
     adjust=lambda case: case.but(packed=case.packed or (case.T, 1, case.T // 2), B=1, final_state=True),
+    share=0.5,
 )
 def packed_gradients_are_independent(kernel: Kernel, case: Case) -> Judgement:
     problem = problem_of(case)
@@ -102,5 +128,65 @@ def packed_gradients_are_independent(kernel: Kernel, case: Case) -> Judgement:
             together[name][
                 (slice(n, n + 1) if name == "initial_state" else (slice(row, row + 1), slice(start, stop)))
             ] = x
-    errors = gradient_errors(together, problem, do, dstate, case.dtype)
-    return worst_of([judge(f"d{name}", e, problem, problem.T > 0, "the adjoint") for name, e in errors.items()])
+    return worst_of([_equal_the_adjoint(each, case, do, dstate) for each in (whole, together)])
+
+
+@law(
+    "gradient",
+    "Splitting a sequence and handing state and state gradient over gives the gradients of one call.",
+    "(o1, S1) = f(x[:t], S), (o2, S2) = f(x[t:], S1), dS1 from the second call's backward pass  =>  the same dx, dS",
+    adjust=lambda case: case.but(final_state=True, packed=(), T=max(case.T, 2)),
+    share=0.5,
+)
+def split_gradients_carry_over(kernel: Kernel, case: Case) -> Judgement:
+    problem = problem_of(case)
+    do, dstate = cotangents(case, problem)
+    at = 1 + case.at % (problem.T - 1)
+    first, second = window(problem, 0, at), window(problem, at)
+    carried = need_state(kernel(case, first))
+    late = _with_gradients(kernel, case, "both", problem=with_state(second, carried), do=do[:, at:], dstate=dstate)
+    handed = late.gradients["initial_state"]
+    early = _with_gradients(kernel, case, "both", problem=first, do=do[:, :at], dstate=handed)
+    joined = {name: np.concatenate([early.gradients[name], late.gradients[name]], axis=1) for name in TOKENS}
+    if "initial_state" in early.gradients:
+        joined["initial_state"] = early.gradients["initial_state"]
+    # The second call starts from a state that may itself be a budget off.
+    return _equal_the_adjoint(joined, case, do, dstate, room=BOTH)
+
+
+@law(
+    "gradient",
+    "Strided, transposed and expanded upstream gradients give the gradients of contiguous ones.",
+    "vjp(view of (do, dS)) = vjp(copy of (do, dS)), within the budget",
+    adjust=lambda case: case.but(final_state=True, layout="contiguous"),
+    share=0.5,
+)
+def upstream_strides_do_not_matter(kernel: Kernel, case: Case) -> Judgement:
+    problem, layout = problem_of(case), ("expanded", "strided", "transposed")[case.at % 3]
+    do, dstate = cotangents(case, problem)
+    if layout == "expanded":  # what o.sum().backward() hands down
+        do, dstate = np.ones_like(do), np.ones_like(dstate)
+    output = _with_gradients(kernel, case, "both", do=do, dstate=dstate, cotangents=layout)
+    if output.mutated:
+        return Judgement(np.inf, True, f"the call or its backward pass changed {', '.join(output.mutated)}")
+    return _equal_the_adjoint(output.gradients, case, do, dstate)
+
+
+@law(
+    "gradient",
+    "The backward pass writes its gradients completely, reads nothing it did not write, and leaves its inputs alone.",
+    "vjp with fresh memory full of NaN = vjp; with NaN around the inputs = vjp",
+    adjust=lambda case: case.but(final_state=True),
+    share=0.5,
+)
+def the_backward_pass_keeps_to_its_memory(kernel: Kernel, case: Case) -> Judgement:
+    do, dstate = cotangents(case, problem_of(case))
+    judgements = []
+    for how in ({"poison": True}, {"guard": "nan"}, {"allocations": True}):
+        output = _with_gradients(kernel, case, "both", **how)
+        touched = [f"changed its input {x}" for x in output.mutated]
+        touched += [f"wrote around its input {x}" for x in output.outside] + [f"wrote {x}" for x in output.stray]
+        if touched:
+            return Judgement(np.inf, True, f"the call or its backward pass {touched[0]}")
+        judgements.append(_equal_the_adjoint(output.gradients, case, do, dstate))
+    return worst_of(judgements)

@@ -1,0 +1,67 @@
+"""Qualities: batch invariance, bit for bit. An honest kernel may lack it, so these laws accuse nobody."""
+
+from properties.calls import Kernel
+from properties.case import Case
+from properties.compare import bits
+from properties.law import Judgement, law
+from properties.pairs import dense_and_packed, moved_heads, prefix, row_alone, with_empty_sequence, with_packing
+
+
+@law(
+    "quality",
+    "A batch row gives alone the bits that it gives in its batch.",
+    "f(x)_b = f(x_b), bit for bit",
+    adjust=lambda case: case.but(packed=(), B=max(case.B, 2)),
+    quality=True,
+    share=0.5,
+)
+def a_batch_row_keeps_its_bits(kernel: Kernel, case: Case) -> Judgement:
+    return bits(row_alone(kernel, case), case)
+
+
+@law(
+    "quality",
+    "A head gives the same bits wherever it stands among the heads.",
+    "f(P x) = P f(x), bit for bit",
+    adjust=lambda case: case.but(H=max(case.H, 2)),
+    quality=True,
+    share=0.5,
+)
+def a_head_keeps_its_bits(kernel: Kernel, case: Case) -> Judgement:
+    return bits(moved_heads(kernel, case), case)
+
+
+@law(
+    "quality",
+    "Packed and dense calls give the same bits.",
+    "f([B, T]) = f([1, B T], cu_seqlens), bit for bit",
+    adjust=lambda case: case.but(packed=(), T=max(case.T, 1)),
+    quality=True,
+    share=0.5,
+)
+def packing_keeps_the_bits(kernel: Kernel, case: Case) -> Judgement:
+    return bits(dense_and_packed(kernel, case), case)
+
+
+@law(
+    "quality",
+    "A sequence without tokens among the others leaves them their bits.",
+    "f(x_1, (), x_2) = (f(x_1), S, f(x_2)), bit for bit",
+    adjust=with_packing,
+    quality=True,
+    share=0.5,
+)
+def an_empty_sequence_keeps_the_bits(kernel: Kernel, case: Case) -> Judgement:
+    return bits(with_empty_sequence(kernel, case)[0], case)
+
+
+@law(
+    "quality",
+    "A shorter call gives the bits of the longer one's beginning.",
+    "f(x[:t]) = f(x)[:t], bit for bit",
+    adjust=lambda case: case.but(T=max(case.T, 2)),
+    quality=True,
+    share=0.5,
+)
+def a_prefix_keeps_its_bits(kernel: Kernel, case: Case) -> Judgement:
+    return bits(prefix(kernel, case), case)
