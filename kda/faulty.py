@@ -1,6 +1,7 @@
 """`kda faulty`: the kill matrix - which law falsifies which re-created bug, and whether an honest kernel is accused."""
 
 import fnmatch
+import importlib
 import json
 import multiprocessing
 import os
@@ -26,7 +27,9 @@ SLOWEST = 3
 
 def run(*, only: str, first: bool, seed: int, seeds: int, jobs: int | None, out: Path, command: str) -> int:
     """Try all laws on all suspects, write a line for each, print what came of it; returns the exit status."""
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
     load()
+    importlib.import_module("properties.allocations")  # once, for all workers that are forked later
     groups = _groups(only, seed, seeds)
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     console = Console(highlight=False)

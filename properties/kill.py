@@ -11,23 +11,25 @@ from implementations.faulty import FAULTS, HONEST, Fault
 from properties.calls import Kernel
 from properties.case import DTYPES, Case
 from properties.describe import FALSIFIED
+from properties.forked import ForkedWorker
 from properties.laws import LAWS
 from properties.pinned import PINNED
-from properties.process import Unloadable, Worker
+from properties.process import Unloadable
 from properties.profiles import Profile
 from properties.runner import Record, examine
 
-# Time per law: short looks at all laws; only what survives them is looked at longer, at first found.
+# A few cases of every law; only kernels that survive those are looked at longer, at the first law that finds them.
+# Cases are counted, so that a busy machine comes to the same matrix; the seconds only end what hangs.
 ROUNDS = (
-    Profile(examples=10, seconds=0.8, shrink=0.1, longest=200, widest=128),
-    Profile(examples=40, seconds=4, shrink=0.1, longest=200, widest=128),
+    Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=200, widest=128),
+    Profile(examples=60, seconds=30, evaluations=6, shrink=2, longest=200, widest=128),
 )
-CONTROL = Profile(examples=2, seconds=0.3, shrink=5, longest=130, widest=64)
+CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=130, widest=64)
 # Triton's interpreter takes milliseconds for a token.
 INTERPRETED = {"longest": 40, "widest": 32, "volume": 400}
-TIMEOUT = 5.0
+TIMEOUT = 10.0
 # A kernel that hung this often is not asked again: every further law would only wait.
-HANGS = 2
+HANGS = 1
 # Qualities accuse nobody, so they cannot be asked to find anything.
 VERDICTS = {name: law for name, law in LAWS.items() if not law.quality}
 
@@ -66,7 +68,7 @@ def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
     """The kill lines of suspects that share one kernel: every law, or up to the `first` that falsifies."""
     one = suspects[0]
     array = "numpy" if one.array == "numpy" else "torch"
-    with Worker(one.target, array=array, timeout=TIMEOUT) as worker:
+    with ForkedWorker(one.target, array=array, timeout=TIMEOUT) as worker:
         try:
             worker.start()
         except Unloadable as error:

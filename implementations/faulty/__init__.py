@@ -30,6 +30,8 @@ HONEST = {
     "base_torch": "implementations.faulty._base:honest",
     "base_numpy": "implementations.faulty._base_numpy:honest",
     "base_triton": "implementations.faulty._base_triton:honest",
+    "base_triton_tokens": "implementations.faulty._base_triton:honest_tokens",
+    "base_pool": "implementations.faulty.serving:honest",
 }
 
 __all__ = ["FAULTS", "HONEST", "MODULES", "Fault", "load"]
