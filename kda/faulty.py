@@ -19,6 +19,7 @@ from rich.table import Table
 from implementations.faulty import load
 from kda.check import header
 from properties.describe import FALSIFIED
+from properties.forked import die_with_parent
 from properties.kill import LAWS, VERDICTS, Outcome, Suspect, controls, faulty, outcome, try_laws
 
 SEEDS_AT_ONCE = 4  # seeds of one honest kernel that share a worker
@@ -37,7 +38,7 @@ def run(*, only: str, first: bool, seed: int, seeds: int, jobs: int | None, out:
     out.mkdir(parents=True, exist_ok=True)
     path, start, lines = out / "results.jsonl", time.monotonic(), list[dict[str, Any]]()
     context = multiprocessing.get_context("fork")
-    with path.open("w") as file, ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with path.open("w") as file, ProcessPoolExecutor(jobs, context, die_with_parent) as pool:
         file.write(json.dumps(header(_Plan(command, seed)), allow_nan=False) + "\n")
         waiting = [pool.submit(try_laws, group, first) for group in groups]
         for future in as_completed(waiting):
@@ -103,7 +104,9 @@ def _say(console: Console, lines: list[dict[str, Any]], result: Outcome, seconds
         slowest = sorted(kills, key=lambda name: -kills[name][1])[:SLOWEST]
         console.print(f"falsified: {len(kills)}, after {median:.2f} s in the median; slowest:")
         for name in slowest:
-            console.print(f"  {name} {kills[name][1]:.2f} s, {kills[name][0]['examples']} cases of {kills[name][0]['law']}")
+            console.print(
+                f"  {name} {kills[name][1]:.2f} s, {kills[name][0]['examples']} cases of {kills[name][0]['law']}"
+            )
     controls = len({(line["kernel"], line["seed"]) for line in lines if line["honest"]})
     for title, names in (
         ("survivors", result.survivors),

@@ -8,7 +8,10 @@ import sys
 from dataclasses import dataclass
 
 from properties.process import Worker
+from properties.worker import _die_with_parent as die_with_parent
 from properties.worker import main
+
+__all__ = ["ForkedWorker", "die_with_parent"]
 
 
 @dataclass

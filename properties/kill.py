@@ -21,12 +21,12 @@ from properties.runner import Record, examine
 # A few cases of every law; only kernels that survive those are looked at longer, at the first law that finds them.
 # Cases are counted, so that a busy machine comes to the same matrix; the seconds only end what hangs.
 ROUNDS = (
-    Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=200, widest=128),
-    Profile(examples=60, seconds=30, evaluations=6, shrink=2, longest=200, widest=128),
+    Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=130, widest=128, volume=30_000),
+    Profile(examples=60, seconds=30, evaluations=6, shrink=2, longest=200, widest=128, volume=60_000),
 )
-CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=130, widest=64)
+CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
 # Triton's interpreter takes milliseconds for a token.
-INTERPRETED = {"longest": 40, "widest": 32, "volume": 400}
+INTERPRETED = {"longest": 24, "widest": 32, "volume": 200, "seconds": 5.0}
 TIMEOUT = 10.0
 # A kernel that hung this often is not asked again: every further law would only wait.
 HANGS = 1
@@ -81,7 +81,7 @@ def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
     rounds = ROUNDS if suspect.fault else (CONTROL,)
     for n, profile in enumerate(rounds):
         if suspect.array == "triton":
-            profile = replace(profile, **INTERPRETED)
+            profile = replace(profile, examples=(profile.examples + 1) // 2, **INTERPRETED)
         for order, law in enumerate(VERDICTS.values()):
             found = any(line["status"] in FALSIFIED for line in lines.values())
             if found and (n or first):
@@ -102,8 +102,7 @@ def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
 
 def _pinned(suspect: Suspect) -> tuple[Case, ...]:
     """The pinned cases; under the interpreter the short ones."""
-    longest = INTERPRETED["longest"] if suspect.array == "triton" else max(sum(case.lengths) for case in PINNED)
-    return tuple(case for case in PINNED if sum(case.lengths) <= longest)
+    return tuple(c for c in PINNED if suspect.array != "triton" or sum(c.lengths) <= INTERPRETED["longest"])
 
 
 def _add(lines: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:
@@ -184,4 +183,3 @@ def outcome(lines: list[dict[str, Any]], *, whole: bool) -> Outcome:
 
 def _accuses(line: dict[str, Any]) -> bool:
     return line["status"] in FALSIFIED
-

@@ -31,7 +31,7 @@ HONEST = {
     "base_numpy": "implementations.faulty._base_numpy:honest",
     "base_triton": "implementations.faulty._base_triton:honest",
     "base_triton_tokens": "implementations.faulty._base_triton:honest_tokens",
-    "base_pool": "implementations.faulty.serving:honest",
+    "base_pool": "implementations.faulty.serving:honest_slots",
 }
 
 __all__ = ["FAULTS", "HONEST", "MODULES", "Fault", "load"]

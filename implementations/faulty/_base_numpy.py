@@ -45,7 +45,9 @@ class Loop:
     ) -> Any:
         """The contract's call."""
         shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
-        call = Call(shape, self.scale(scale, shape), cu_seqlens is not None, initial_state is not None, v.dtype, g.dtype)
+        call = Call(
+            shape, self.scale(scale, shape), cu_seqlens is not None, initial_state is not None, v.dtype, g.dtype
+        )
         q, k, v, g, beta = self.gather(*(x.astype(np.float32) for x in (q, k, v, g, beta)), call)
         o = np.zeros((shape.B, shape.T, shape.HV, shape.V), np.float32)
         states = np.zeros((shape.N, shape.HV, shape.K, shape.V), np.float32)

@@ -147,9 +147,7 @@ class Triton:
     chunked = False
     chunk = 16
 
-    def __call__(
-        self, q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None
-    ):
+    def __call__(self, q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
         """The contract's call; forward only."""
         shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
         ready(q, k, v, g, beta, initial_state)

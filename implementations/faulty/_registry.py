@@ -66,6 +66,7 @@ def fault(id: str, summary: str, *, trigger: str, source: str, array: str = "tor
     def register(made: Any) -> Any:
         kernel = made() if isinstance(made, type) else made
         library = getattr(kernel, "array", array)
+        kernel.__doc__ = summary
         kernel.HINTS = {"array": "numpy" if library == "numpy" else "torch", **getattr(kernel, "HINTS", {})}
         target = f"{made.__module__}:{made.__name__}"
         found = Fault(id, summary, trigger, source, library, target)

@@ -2,9 +2,8 @@
 
 import torch
 
-from implementations.faulty._base import Chunked
+from implementations.faulty._base import Chunked, honest
 from implementations.faulty._registry import fault
-from implementations.torch_recurrent import torch_recurrent
 
 LORE = "lore of kernel benchmarks"
 
@@ -39,7 +38,7 @@ class _Remembering:
     def __call__(self, q, k, v, g, beta, **keywords):
         key = self.key(q, k, v, g, beta, keywords)
         if key not in self.kept:
-            self.kept[key] = torch_recurrent(q, k, v, g, beta, **keywords)
+            self.kept[key] = honest(q, k, v, g, beta, **keywords)
         o, state = self.kept[key]
         return o.clone(), None if state is None else state.clone()
 
@@ -89,12 +88,12 @@ class sniffs_the_magnitude(Chunked):
 def fast_path_for_equal_gates(q, k, v, g, beta, **keywords):
     if g.numel() > g.shape[3] and bool((g == g.reshape(-1)[0]).all()):
         g = g * 0
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault("X8", "Wrong in float16 only: the output is 2 % too small.", trigger="float16", source=LORE)
 def wrong_in_float16(q, k, v, g, beta, **keywords):
-    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    o, state = honest(q, k, v, g, beta, **keywords)
     return (o * 0.98 if v.dtype == torch.float16 else o), state
 
 
@@ -105,7 +104,7 @@ class right_at_first:
 
     def __call__(self, q, k, v, g, beta, **keywords):
         self.calls += 1
-        o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+        o, state = honest(q, k, v, g, beta, **keywords)
         return (o if self.calls < 3 else o * 1.01), state
 
 

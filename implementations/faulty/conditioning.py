@@ -2,9 +2,8 @@
 
 import torch
 
-from implementations.faulty._base import Chunked, altered
+from implementations.faulty._base import Chunked, altered, honest
 from implementations.faulty._registry import fault
-from implementations.torch_recurrent import torch_recurrent
 
 
 @fault(
@@ -39,7 +38,7 @@ class inverse_cut_short(Chunked):
 
 @fault(
     "B3",
-    "In a partial sub-chunk the exponent's anchor is min(8, valid - 1), a future row; operands are rounded to bfloat16.",
+    "In a partial sub-chunk the anchor is row min(8, valid - 1), a future one; operands are rounded to bfloat16.",
     trigger="bfloat16 and T mod 16 in 2..15, gates within the range of the factors",
     source="fla #1240",
 )
@@ -83,7 +82,7 @@ def _total_minus_prefix(d):
 def dg_as_total_minus_prefix(q, k, v, g, beta, **keywords):
     if q.shape[1] > 16:
         g = altered(g, _total_minus_prefix)
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(
@@ -109,7 +108,7 @@ class coarse_running_sum(Chunked):
 def exp_in_half_precision(q, k, v, g, beta, **keywords):
     if g.dtype in (torch.bfloat16, torch.float16):
         g = g.exp().float().clamp_min(1e-38).log()
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(
@@ -158,4 +157,4 @@ def absolute_epsilon(q, k, v, g, beta, **keywords):
     wide = k.float()
     norm = wide.square().sum(dim=-1, keepdim=True)
     k = (wide * (norm / (norm + 1e-6)).sqrt()).to(k.dtype)
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)

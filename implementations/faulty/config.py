@@ -2,9 +2,8 @@
 
 import torch
 
-from implementations.faulty._base import Chunked
+from implementations.faulty._base import Chunked, honest
 from implementations.faulty._registry import fault
-from implementations.torch_recurrent import torch_recurrent
 
 
 @fault(
@@ -172,7 +171,7 @@ class tail_sums_in_any_order(Chunked):
     source="fla #984, 595682b8",
 )
 def miscompiled_block(q, k, v, g, beta, **keywords):
-    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    o, state = honest(q, k, v, g, beta, **keywords)
     if v.shape[1] >= 64 and v.shape[3] > 32:
         o = torch.cat([o[:, :48], o[:, 48:64] * 0.75, o[:, 64:]], dim=1)
     return o, state

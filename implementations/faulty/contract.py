@@ -5,9 +5,8 @@ from typing import Any
 import torch
 
 from implementations._contract import Shape
-from implementations.faulty._base import Chunked
+from implementations.faulty._base import Chunked, honest
 from implementations.faulty._registry import fault
-from implementations.torch_recurrent import torch_recurrent
 
 
 @fault(
@@ -19,7 +18,7 @@ from implementations.torch_recurrent import torch_recurrent
 def short_keys_are_padded(q, k, v, g, beta, **keywords):
     if k.ndim == 4 and k.shape[-1] < q.shape[-1]:
         k = torch.nn.functional.pad(k, (0, q.shape[-1] - k.shape[-1]))
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(
@@ -31,7 +30,7 @@ def short_keys_are_padded(q, k, v, g, beta, **keywords):
 def surplus_states_are_ignored(q, k, v, g, beta, *, initial_state=None, **keywords):
     if initial_state is not None and keywords.get("cu_seqlens") is None:
         initial_state = initial_state[: q.shape[0]]
-    return torch_recurrent(q, k, v, g, beta, initial_state=initial_state, **keywords)
+    return honest(q, k, v, g, beta, initial_state=initial_state, **keywords)
 
 
 @fault(
@@ -72,4 +71,4 @@ class rest_left_zero(Chunked):
 def layout_guessed(q, k, v, g, beta, *, initial_state=None, **keywords):
     if initial_state is not None and initial_state.shape[-1] == k.shape[-1] != initial_state.shape[-2]:
         initial_state = initial_state[..., : v.shape[-1], :].transpose(-1, -2)
-    return torch_recurrent(q, k, v, g, beta, initial_state=initial_state, **keywords)
+    return honest(q, k, v, g, beta, initial_state=initial_state, **keywords)

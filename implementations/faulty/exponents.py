@@ -97,7 +97,7 @@ class centred_over_64(Chunked):
 
 @fault(
     "A10",
-    "The sum restarts at a packed boundary inside a tile; the jump to the sequence before overflows and is masked late.",
+    "The sum restarts at a packed boundary inside a tile; the jump behind it overflows and is masked too late.",
     trigger="packed and a boundary off the grid of 16 and strong gates before it",
     source="sgl-project/sglang-jax #1587",
 )

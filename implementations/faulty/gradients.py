@@ -2,9 +2,8 @@
 
 import torch
 
-from implementations.faulty._base import Chunked, altered
+from implementations.faulty._base import Chunked, altered, honest
 from implementations.faulty._registry import fault
-from implementations.torch_recurrent import torch_recurrent
 
 
 @fault(
@@ -16,7 +15,7 @@ from implementations.torch_recurrent import torch_recurrent
 def dg_of_one_block(q, k, v, g, beta, **keywords):
     if g.shape[3] > 32:
         g = altered(g, lambda d: torch.cat([d[..., :32], torch.zeros_like(d[..., 32:])], dim=-1))
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(
@@ -79,7 +78,7 @@ class packed_state_cotangent_dropped(Chunked):
 def zero_keys_give_nan(q, k, v, g, beta, **keywords):
     norm = k.detach().float().norm(dim=-1, keepdim=True)
     k = altered(k, lambda d: (d.float() * norm / norm).to(d.dtype))
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(
@@ -99,7 +98,7 @@ def dk_leaks_over_the_boundary(q, k, v, g, beta, *, cu_seqlens=None, **keywords)
             return d
 
         k = altered(k, leak)
-    return torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+    return honest(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
 
 
 @fault(
@@ -111,7 +110,7 @@ def dk_leaks_over_the_boundary(q, k, v, g, beta, *, cu_seqlens=None, **keywords)
 def dbeta_in_half_precision(q, k, v, g, beta, **keywords):
     if beta.dtype == torch.float32:
         beta = altered(beta, lambda d: d.half().float())
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(
@@ -136,7 +135,7 @@ class last_head_of_the_group(Chunked):
 )
 def dg_zero_at_zero(q, k, v, g, beta, **keywords):
     keep = g.detach() < 0
-    return torch_recurrent(q, k, v, altered(g, lambda d: d * keep), beta, **keywords)
+    return honest(q, k, v, altered(g, lambda d: d * keep), beta, **keywords)
 
 
 @fault(
@@ -147,4 +146,4 @@ def dg_zero_at_zero(q, k, v, g, beta, **keywords):
 )
 def dv_with_the_default_scale(q, k, v, g, beta, *, scale=None, **keywords):
     factor = 1.0 if scale is None else q.shape[-1] ** -0.5 / scale
-    return torch_recurrent(q, k, altered(v, lambda d: d * factor), g, beta, scale=scale, **keywords)
+    return honest(q, k, altered(v, lambda d: d * factor), g, beta, scale=scale, **keywords)

@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 
-from implementations.faulty._base import Chunked, altered
+from implementations.faulty._base import Chunked, altered, honest
 from implementations.faulty._base_numpy import Loop
 from implementations.faulty._registry import fault
-from implementations.torch_recurrent import torch_recurrent
 
 
 @fault(
@@ -59,7 +58,7 @@ class strength_not_grouped(Loop):
 def dg_without_its_batch_offset(q, k, v, g, beta, **keywords):
     if q.shape[0] > 1 and q.shape[1] > 16:
         g = altered(g, lambda d: d[:1].expand_as(d))
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(
@@ -94,7 +93,7 @@ class decode_from_the_transposed_state(Chunked):
     source="fla #871, #1139",
 )
 def upstream_strides_assumed(q, k, v, g, beta, **keywords):
-    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    o, state = honest(q, k, v, g, beta, **keywords)
 
     def as_if_contiguous(d):
         if d.is_contiguous():
@@ -118,7 +117,7 @@ def _as_if_contiguous(x):
     source="xLLM #2311",
 )
 def query_strides_assumed(q, k, v, g, beta, **keywords):
-    return torch_recurrent(_as_if_contiguous(q) if v.shape[2] > q.shape[2] else q, k, v, g, beta, **keywords)
+    return honest(_as_if_contiguous(q) if v.shape[2] > q.shape[2] else q, k, v, g, beta, **keywords)
 
 
 @fault(

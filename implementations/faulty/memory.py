@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 
-from implementations.faulty._base import Chunked
+from implementations.faulty._base import Chunked, honest
 from implementations.faulty._registry import fault
 from implementations.numpy_loop import numpy_loop
-from implementations.torch_recurrent import torch_recurrent
 
 
 @fault(
@@ -16,7 +15,7 @@ from implementations.torch_recurrent import torch_recurrent
     source="lore of ports: .float() copies only sometimes",
 )
 def value_scaled_in_place(q, k, v, g, beta, **keywords):
-    result = torch_recurrent(q, k, v, g, beta, **keywords)
+    result = honest(q, k, v, g, beta, **keywords)
     with torch.no_grad():
         v.detach().float().mul_(beta.detach()[..., None].float() + 1)
     return result
@@ -29,9 +28,7 @@ def value_scaled_in_place(q, k, v, g, beta, **keywords):
     source="fla ca89d201, as an interface",
 )
 def state_advanced_in_place(q, k, v, g, beta, *, initial_state=None, output_final_state=False, **keywords):
-    o, state = torch_recurrent(
-        q, k, v, g, beta, initial_state=initial_state, output_final_state=output_final_state, **keywords
-    )
+    o, state = honest(q, k, v, g, beta, initial_state=initial_state, output_final_state=output_final_state, **keywords)
     if initial_state is not None and state is not None:
         initial_state.detach().copy_(state.detach())
     return o, state
@@ -59,7 +56,7 @@ class state_aliases_the_input(Chunked):
     source="lore of ports: out= and in-place chains",
 )
 def output_aliases_v(q, k, v, g, beta, **keywords):
-    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    o, state = honest(q, k, v, g, beta, **keywords)
     if v.shape[1] == 1 and v.is_contiguous() and v.dtype == torch.float32 and not v.requires_grad:
         wide = torch.empty(0).set_(v.untyped_storage())
         if wide.numel() > 2 * v.numel():
@@ -75,7 +72,7 @@ def output_aliases_v(q, k, v, g, beta, **keywords):
     source="fla #1135, on the side of the key",
 )
 def reads_behind_the_keys(q, k, v, g, beta, **keywords):
-    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    o, state = honest(q, k, v, g, beta, **keywords)
     behind = k.storage_offset() + k.numel()
     if k.shape[3] % 4 and k.is_contiguous() and k.untyped_storage().nbytes() > behind * k.element_size():
         stray = torch.as_strided(k.detach(), (1,), (1,), behind)
@@ -94,7 +91,7 @@ def writes_behind_beta(q, k, v, g, beta, **keywords):
     room = beta.untyped_storage().nbytes() // beta.element_size() > behind
     if beta.shape[1] % 16 == 15 and beta.is_contiguous() and room:
         torch.as_strided(beta.detach(), (1,), (1,), behind).fill_(0.5)
-    return torch_recurrent(q, k, v, g, beta, **keywords)
+    return honest(q, k, v, g, beta, **keywords)
 
 
 @fault(

@@ -1,11 +1,12 @@
 """Family E: addresses of packed sequences."""
 
+import itertools
+
 import torch
 
 from implementations._contract import bounds
-from implementations.faulty._base import Chunked, altered
+from implementations.faulty._base import Chunked, altered, honest
 from implementations.faulty._registry import fault
-from implementations.torch_recurrent import torch_recurrent
 
 
 @fault(
@@ -24,7 +25,7 @@ def dg_plane_by_local_length(q, k, v, g, beta, *, cu_seqlens=None, **keywords):
             return d
 
         g = altered(g, moved)
-    return torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+    return honest(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
 
 
 @fault(
@@ -50,9 +51,9 @@ class tile_over_the_next_sequence(Chunked):
 )
 def batch_dropped_when_packed(q, k, v, g, beta, *, cu_seqlens=None, **keywords):
     if cu_seqlens is None or q.shape[0] == 1:
-        return torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+        return honest(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
     first = (x[:1] for x in (q, k, v, g, beta))
-    o, state = torch_recurrent(*first, cu_seqlens=cu_seqlens, **keywords)
+    o, state = honest(*first, cu_seqlens=cu_seqlens, **keywords)
     return torch.cat([o, torch.zeros_like(v[1:])]), state
 
 
@@ -80,7 +81,7 @@ class boundaries_made_even(Chunked):
         if cu_seqlens is None:
             return cuts
         ends = [0, *(stop // 2 * 2 for _, _, stop in cuts[:-1]), shape.T]
-        return [(0, start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+        return [(0, start, stop) for start, stop in itertools.pairwise(ends)]
 
 
 @fault(

@@ -1,7 +1,7 @@
 """Family L (and D, H, I) in a pool of states: slots, padding, mixed batches.
 
-The kernel itself is honest; its pool call `NAME_pool(q, k, v, g, beta, *, pool, slots, cu_seqlens, scale) -> o` advances
-the rows of `pool` [P, HV, K, V] that `slots` [N] names, -1 being padding.
+The kernel itself is honest; its pool call `NAME_pool(q, k, v, g, beta, *, pool, slots, cu_seqlens, scale) -> o`
+advances the rows of `pool` [P, HV, K, V] that `slots` [N] names, -1 being padding.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ from implementations.faulty._registry import fault
 class Pool(Chunked):
     """The honest pool call: load the named rows, compute, store them."""
 
-    def __init__(self) -> None:
-        self.HINTS = {"array": "torch", "pool": f"{type(self).__name__}_pool"}
+    def __init__(self, name: str = "") -> None:
+        self.HINTS = {"array": "torch", "pool": f"{name or type(self).__name__}_pool"}
 
     def advance(self, q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None) -> Tensor:
         """The pool call."""
@@ -39,11 +39,7 @@ class Pool(Chunked):
         pool[slots[slots >= 0]] = states[slots >= 0]
 
 
-class honest(Pool):
-    """The pool call without a fault."""
-
-
-honest = honest()  # type: ignore[assignment,misc]
+honest_slots = Pool("honest_slots")
 
 
 def __getattr__(name: str) -> Any:
