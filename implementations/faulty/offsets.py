@@ -1,17 +1,17 @@
-"""Family G: offsets in integers that are too narrow, as models with 15-bit offsets in place of 31-bit ones."""
+"""Family G: offsets in integers that are too narrow, as models with offsets of 12 bits in place of 31."""
 
 import numpy as np
 
 from implementations.faulty._base_numpy import Loop
 from implementations.faulty._registry import fault
 
-LIMIT = 1 << 15
+LIMIT = 1 << 12
 
 
 @fault(
     "G1",
     "The offset of the gate is widened after the product has wrapped.",
-    trigger="T HV K beyond the offset's range (here 2^15)",
+    trigger="T HV K beyond the offset's range (here 2^12)",
     source="fla c541794f, #692",
 )
 class product_wraps_before_the_cast(Loop):
@@ -29,7 +29,7 @@ class product_wraps_before_the_cast(Loop):
 @fault(
     "G2",
     "The offset of a batch row wraps: rows beyond the range read the first row's values.",
-    trigger="B T HV V beyond the offset's range (here 2^15) and B > 1",
+    trigger="B T HV V beyond the offset's range (here 2^12) and B > 1",
     source="fla #911, abfa403d",
 )
 class batch_offset_wraps(Loop):
@@ -44,7 +44,7 @@ class batch_offset_wraps(Loop):
 @fault(
     "G5",
     "The slot of a state wraps: beyond the range the final state is written to the first sequence's place.",
-    trigger="N HV K V beyond the offset's range (here 2^15) and N > 1",
+    trigger="N HV K V beyond the offset's range (here 2^12) and N > 1",
     source="sgl-project/sglang #31934, vllm #55924",
 )
 class state_slot_wraps(Loop):
