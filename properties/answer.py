@@ -55,7 +55,7 @@ def _call(functions: dict[str, Any], library: Any, placed: dict[str, Placed], re
     how = request["how"]
     inputs = {name: placed[name].view for name in TENSORS if name in placed}
     if how.get("grad"):
-        library.track(list(inputs.values()))
+        library.track([x for name, x in inputs.items() if name in how.get("track", TENSORS)])
     keywords = dict(request["keywords"]) | {name: placed[name].view for name in KEYWORDS if name in placed}
     function = functions[how.get("function", "kernel")]
     stray: list[str] = []
@@ -107,7 +107,8 @@ def _around(library: Any, o: Any, state: Any, placed: dict[str, Placed], inputs:
 def _add_gradients(reply: dict[str, Any], library: Any, o: Any, state: Any, placed: Any, inputs: Any) -> None:
     cotangents = [placed[name].view if name in placed else None for name in ("do", "dstate")]
     pairs = [(x, d) for x, d in zip((o, state), cotangents, strict=True) if x is not None and d is not None]
-    grads = library.gradients([x for x, _ in pairs], [d for _, d in pairs], inputs) if pairs else {}
+    asked = {name: x for name, x in inputs.items() if x.requires_grad}
+    grads = library.gradients([x for x, _ in pairs], [d for _, d in pairs], asked) if pairs else {}
     reply["has_gradients"] = bool(grads)
     for name, x in grads.items():
         if x is None:

@@ -20,8 +20,8 @@ from properties.condition import Condition, condition
 
 ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 # Multiples of the unit roundoff; see docs/budgets.md.
-OUTPUT = {"float32": 32.0, "bfloat16": 3.0, "float16": 3.0}
-STATE = {"float32": 32.0, "bfloat16": 3.0, "float16": 3.0}
+OUTPUT = {"float32": 16.0, "bfloat16": 3.0, "float16": 3.0}
+STATE = {"float32": 16.0, "bfloat16": 3.0, "float16": 3.0}
 # Half the spacing of the numbers next to zero, where rounding is absolute.
 SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
 

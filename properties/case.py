@@ -122,6 +122,7 @@ def build(case: Case) -> Problem:
     gate_dtype = case.dtype if case.gate_dtype == "same" else case.gate_dtype
     q = draw_normal(case.seed, "q", N, L, H, case.K)
     q /= np.maximum(np.linalg.norm(q, axis=-1, keepdims=True), 1e-30)
+    q *= 2.0 ** np.floor(3 * draw_uniform(case.seed, "q/norm", N, L, H) - 1)[..., None]  # a half, one or two
     k = KEYS[case.key](case.seed, N, L, H, case.K)
     v = draw_normal(case.seed, "v", N, L, HV, case.V) * 2.0**case.v_log2
     g = np.minimum(GATES[case.gate](case.seed, N, L, HV, case.K), 0.0)

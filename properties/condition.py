@@ -1,16 +1,21 @@
 """How far rounding errors made along the way have grown by the time they are read: the problem's own condition.
 
-Every honest kernel makes, at every token, an error of about one unit roundoff u of what it adds up. Two kinds:
+Every honest kernel makes, at every token, an error of about one unit roundoff u of what it adds up:
 
 * errors that differ from token to token. The residual v - S~^T k is a sum whose terms have the size M, in any order of
-  computing it: M^2 = max_v v^2 + |k|^2 max_v |W[:, v]|^2 with W the written mass; and the state itself is rounded. What
-  becomes of them later is what becomes of the state: A = (I - beta k k^T) Diag(alpha). So their covariance obeys
+  computing it: M^2 = max_v v^2 + |k|^2 (max_v |W[:, v]|^2 + |I|^2) with W the written mass and I that of an explicit
+  inverse, below; and the state itself is rounded. What becomes of them later is what becomes of the state:
+  A = (I - beta k k^T) Diag(alpha). So their covariance obeys
 
       P_t = A P_(t-1) A^T + beta^2 M^2 k k^T + Diag((1 + c_t)^2 max_v S_t[:, v]^2),
 
   where c_t is what the sum of gates over a chunk adds: exp(G) with |G| = 100 is off by 100 roundings of float32. c_t
   sums min(|g|, 5) over about 64 tokens: -5 is the bound of production gates. A kernel may lose that much to its sums,
   but not what the sum loses behind a gate of -1000;
+* a kernel that forms the inverse of its triangular system adds up, for every token, what each earlier one of the chunk
+  contributed alone, where a solution would have let those cancel. R is the covariance of such contributions, r the
+  residual, both faded over about 64 tokens: R <- A R A^T + beta^2 max_v r^2 k k^T, I^2 <- alpha^2 I^2 +
+  (beta k)^2 (max_v r^2 + k^T R k);
 * errors that are the same at every token, such as that of exp(g) for a constant gate. They add up in one direction:
 
       X_t = A (X_(t-1) + S_(t-1)).
@@ -30,6 +35,7 @@ from kda_spec import Problem, decay, erase
 
 SUMS = 2.0**-24  # unit roundoff in which kernels sum gates
 CHUNK, BOUND = 64, 5.0  # the chunk most kernels use, and the bound of production gates
+FADE = (1 - 1 / CHUNK) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +98,20 @@ def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) 
     v, g, beta = problem.v[row, span], problem.g[row, span], problem.beta[row, span]
     S = np.zeros((HV, K, problem.V)) if problem.initial_state is None else np.array(problem.initial_state[n])
     X, P, square, sums = np.zeros_like(S), np.zeros((HV, K, K)), S * S, np.zeros((HV, K))
+    R, parts = np.zeros_like(P), np.zeros((HV, K))
     for t in range(len(q)):
         alpha, key = np.exp(g[t]), k[t]
         held, X, square = decay(S, alpha), decay(X + S, alpha), decay(square, alpha**2)
         P = alpha[:, :, None] * P * alpha[:, None, :]
         terms = np.max(v[t] ** 2, axis=-1) + np.sum(key**2, axis=-1) * np.max(square.sum(axis=-2), axis=-1)
+        residual = v[t] - (key[:, None, :] @ held)[:, 0]
+        size, R = np.max(residual**2, axis=-1), FADE * alpha[:, :, None] * R * alpha[:, None, :]
+        parts = FADE * alpha**2 * parts
+        terms = terms + np.sum(key**2, axis=-1) * parts.sum(axis=-1)
+        parts = parts + (beta[t, :, None] * key) ** 2 * (size[:, None] + (key[:, None, :] @ R @ key[:, :, None])[:, 0])
+        R = spread(R, key, beta[t], size, np.zeros((HV, K)))
         read = along(P, X, key) + np.sqrt(terms)
-        put = (beta[t, :, None] * key)[:, :, None] * (v[t] - (key[:, None, :] @ held)[:, 0])[:, None, :]
+        put = (beta[t, :, None] * key)[:, :, None] * residual[:, None, :]
         S, X, square = held + put, erase(X, key, beta[t]), square + put * put
         sums = (1 - 1 / CHUNK) * sums + np.minimum(-g[t], BOUND)
         P = spread(P, key, beta[t], terms, (1 + share * sums) ** 2 * np.max(S * S, axis=-1))

@@ -20,6 +20,11 @@ def describe(line: dict[str, Any]) -> str:
     if line.get("where"):
         text.append("  place    " + ", ".join(f"{name} {value}" for name, value in line["where"].items()))
     text.append("  found    " + str(line["message"]).replace("\n", "\n           "))
+    if line.get("nature"):
+        words = {"rounding": "rounding: less precision inside than the budget allows", "structural": "structural"}
+        text.append(f"  nature   {words[line['nature']]}")
+    if line.get("blame"):
+        text.append(f"  looks like the spec with {line['blame']}")
     if line.get("replay"):
         text.append(f"  again    {line['replay']}")
     if line.get("script"):

@@ -15,7 +15,7 @@ from properties.budgets import ROUNDING, SMALLEST, Errors, worst
 from properties.gradient_condition import gradient_condition
 
 # Multiples of the unit roundoff; see docs/budgets.md.
-GRADIENT = {"float32": 64.0, "bfloat16": 4.0, "float16": 4.0}
+GRADIENT = {"float32": 16.0, "bfloat16": 4.0, "float16": 4.0}
 
 
 def gradient_errors(

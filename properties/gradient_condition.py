@@ -14,7 +14,7 @@ times the other factor:
 import numpy as np
 
 from kda_spec import Problem, decay, erase
-from properties.condition import SUMS, Token, along, diagonal, grown_errors, spread
+from properties.condition import FADE, SUMS, Token, along, diagonal, grown_errors, spread
 
 
 def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | None, u: float) -> dict[str, np.ndarray]:
@@ -30,17 +30,23 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
         tokens = list(grown_errors(problem, n, row, slice(start, stop), SUMS / u))
         G = np.zeros((HV, problem.K, problem.V)) if dstate is None else np.array(dstate[n], np.float64)
         Y, Q, square, later = np.zeros_like(G), np.zeros((HV, problem.K, problem.K)), G * G, np.zeros((HV, problem.K))
+        R, parts = np.zeros_like(Q), np.zeros_like(later)
         for t in range(len(tokens) - 1, -1, -1):
             one, d, at = tokens[t], do[row, start + t], (row, start + t)
             put = problem.scale_value * one.q[:, :, None] * d[:, None, :]
             G, square = G + put, square + put * put
-            some = _products(one, G, Y, Q, d, abs(problem.scale_value))
+            gk = (one.k[:, None, :] @ G)[:, 0]
+            terms = np.sum(one.k**2, axis=-1) * (np.max(square.sum(axis=-2), axis=-1) + parts.sum(axis=-1))
+            gk_error = along(Q, Y, one.k) + np.sqrt(terms)
+            some = _products(one, G, (_rows(Q, Y), gk, gk_error), d, abs(problem.scale_value))
             later = later + (np.abs(one.q) * some["q"] + np.abs(one.k) * some["k"]) ** 2
             some["g"] = np.maximum(some["g"], np.sqrt(later))
             for name, size in some.items():
                 sizes[name][at] = size
-            terms = np.sum(one.k**2, axis=-1) * np.max(square.sum(axis=-2), axis=-1)
-            gk = (one.k[:, None, :] @ G)[:, 0]
+            size, inner = np.max(gk**2, axis=-1), (one.k[:, None, :] @ R @ one.k[:, :, None])[:, 0]
+            parts = parts + (one.beta[:, None] * one.k) ** 2 * (size[:, None] + inner)
+            R = spread(R, one.k, one.beta, size, np.zeros_like(one.k))
+            R, parts = FADE * one.alpha[:, :, None] * R * one.alpha[:, None, :], FADE * one.alpha**2 * parts
             erased = (one.beta[:, None] * one.k)[:, :, None] * gk[:, None, :]
             Q = spread(Q, one.k, one.beta, terms, (1 + SUMS / u * one.sums) ** 2 * np.max(G * G, axis=-1))
             Q = one.alpha[:, :, None] * Q * one.alpha[:, None, :]
@@ -52,12 +58,12 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
 
 
 def _products(
-    one: Token, G: np.ndarray, Y: np.ndarray, Q: np.ndarray, d: np.ndarray, scale: float
+    one: Token, G: np.ndarray, errors: tuple[np.ndarray, np.ndarray, np.ndarray], d: np.ndarray, scale: float
 ) -> dict[str, np.ndarray]:
-    held, adjoint = _rows(one.P, one.X), _rows(Q, Y)
+    held, (adjoint, read_back, gk_error) = _rows(one.P, one.X), errors
     norm = lambda x: np.linalg.norm(x, axis=-1)  # noqa: E731
     r = norm(one.v - (one.k[:, None, :] @ one.held)[:, 0])
-    gk, gk_error = norm((one.k[:, None, :] @ G)[:, 0]), along(Q, Y, one.k)
+    gk = norm(read_back)
     beta, read = one.beta[:, None], one.read[:, None]
     dk = adjoint * r[:, None] + norm(G) * read + norm(one.held) * gk_error[:, None] + held * gk[:, None]
     return {

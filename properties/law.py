@@ -102,6 +102,14 @@ def place(problem: Problem, index: tuple[int, ...]) -> dict[str, int]:
     return {"token": t, "head": head, "column": column}
 
 
+def _first_wrong(problem: Problem, errors: Errors) -> int:
+    """The first token above its budget in the sequence that holds the worst one."""
+    assert errors.by_token is not None
+    row, t = errors.index[:2]
+    start = next((a for b, a, z in problem.bounds() if b == row and a <= t < z), 0)
+    return int(np.argmax(errors.by_token[start : t + 1] > 1.0))
+
+
 def judge(name: str, errors: Errors, problem: Problem, informative: bool, relation: str) -> Judgement:
     """A judgement from errors in budget units; `relation` says what the number was compared with."""
     if errors.units <= 1.0:
@@ -116,6 +124,8 @@ def judge(name: str, errors: Errors, problem: Problem, informative: bool, relati
     amount = "not a finite number" if not np.isfinite(errors.got) else f"{errors.units:.3g} times the budget"
     message = f"{name} is {errors.got:.6g} where {relation} is {errors.expected:.6g}: {amount}"
     by_token = None if errors.by_token is None else [float(min(x, 1e9)) for x in errors.by_token]
+    if name == "o" and errors.by_token is not None:
+        where["first wrong token"] = _first_wrong(problem, errors)
     return Judgement(errors.units, True, message, where, by_token)
 
 

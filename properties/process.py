@@ -39,6 +39,7 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self._log.close()
 
     def call(self, message: dict[str, Any]) -> dict[str, Any]:
         """The worker's reply, or a status of its own: "timeout" or "crash"."""
@@ -92,6 +93,19 @@ class Worker:
                 self._child, self.engine, self.hints = hello["pid"], hello["engine"], hello["hints"]
                 return
 
+    def renew(self) -> None:
+        """Go on in a new child, as if no call had been made; the parent process and its imports stay."""
+        if not self._child:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._child, signal.SIGKILL)
+        self._child = 0
+        try:
+            while (reply := wire.receive(self._from, 5.0)) is not None and reply["status"] != "died":
+                pass
+        except (TimeoutError, ValueError):
+            self.close()
+
     def close(self) -> None:
         """End the process and everything it started."""
         process, self._process, self._child = self._process, None, 0
@@ -125,15 +139,7 @@ class Worker:
         os.close(replies)
 
     def _lost_by_timeout(self) -> dict[str, Any]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child, signal.SIGKILL)
-        self._child = 0
-        try:
-            reply = wire.receive(self._from, 5.0)
-            while reply is not None and reply["status"] != "died":
-                reply = wire.receive(self._from, 5.0)
-        except (TimeoutError, ValueError):
-            self.close()
+        self.renew()
         return {"status": "timeout", "error": f"no answer within {self.timeout:g} s", "arrays": {}}
 
     def _tail(self) -> str:

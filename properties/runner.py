@@ -12,13 +12,16 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import HypothesisWarning
 
-from properties.calls import Broke, Kernel, NotRun, Refused
+from properties.blame import explain
+from properties.calls import Broke, Kernel, NotRun, Refused, problem_of
 from properties.case import Case
 from properties.law import Judgement, Law
 from properties.profiles import Profile
 from properties.shrink import Attempts, indifferent, set_by_law, simplify
 from properties.strategies import cases
 
+# Budget units up to which bfloat16 or TF32 arithmetic inside could be all that is wrong.
+ROUGH = {"float32": 1000.0, "bfloat16": 16.0, "float16": 16.0}
 REGIMES = ("gate", "key", "beta", "state", "dtype")
 
 
@@ -73,6 +76,7 @@ class Trial:
     def __init__(self, kernel: Kernel, law: Law) -> None:
         self.kernel, self.law = kernel, law
         self.verdicts: dict[Case, tuple[str, Judgement | None, str]] = {}
+        self.fresh = False
         self.counts: Counter[str] = Counter()
         self.coverage: dict[str, Counter[str]] = defaultdict(Counter)
         self.by_regime: dict[str, float] = {}
@@ -81,6 +85,8 @@ class Trial:
     def verdict(self, case: Case) -> tuple[str, Judgement | None, str]:
         """(status, judgement, message) of a case; asked once, then remembered."""
         if case not in self.verdicts:
+            if self.fresh:
+                self.kernel.worker.renew()
             self.verdicts[case] = self._ask(case)
         return self.verdicts[case]
 
@@ -101,6 +107,22 @@ class Trial:
         if self.law.name == "the_same_call_gives_the_same_bits" or self.law.name == "calls_in_between_change_nothing":
             status = "nondeterministic"
         return status, judgement, judgement.message
+
+    def fails_afresh(self, case: Case) -> bool:
+        """Whether the case breaks the law in a new process; from then on every case is asked in one if it does not."""
+        self.kernel.worker.renew()
+        self.verdicts.pop(case, None)
+        if _breaks(self.verdict(case)[0]):
+            return True
+        self.verdicts, self.fresh = {}, True
+        return False
+
+    def nature(self) -> str:
+        """Whether arithmetic of a lower precision could explain the failures seen, or only another computation."""
+        for case, (status, judgement, _) in self.verdicts.items():
+            if _breaks(status) and (judgement is None or judgement.units > ROUGH.get(case.dtype, 16.0)):
+                return "structural"
+        return "rounding"
 
     def count(self, case: Case) -> str:
         """Judge a drawn case and count it; returns the status."""
@@ -145,7 +167,7 @@ def examine(
         failing, found = _search(trial, profile, dtypes, seed_, start)
     if failing is not None:
         record.seconds_to_failure = round((found or time.monotonic()) - start, 3)
-        _describe(record, trial, failing, profile)
+        _describe(record, trial, failing, profile, pinned)
     _conclude(record, trial, broken=failing is not None)
     record.seconds = round(time.monotonic() - start, 3)
     return record
@@ -202,17 +224,54 @@ def _leave() -> None:
     raise _Enough  # from one line: Hypothesis tells failures apart by where they were raised
 
 
-def _describe(record: Record, trial: Trial, failing: Case, profile: Profile) -> None:
-    deadline = time.monotonic() + profile.shrink
-    ask = Attempts(lambda case: _breaks(trial.verdict(case)[0]), trial.law.adjust, profile.evaluations, deadline)
+def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pinned: tuple[Case, ...]) -> None:
+    def attempts(count: int) -> Attempts:
+        fails = lambda case: _breaks(trial.verdict(case)[0])  # noqa: E731
+        return Attempts(fails, trial.law.adjust, count, time.monotonic() + profile.shrink)
+
+    ask = attempts(profile.evaluations)
     case = simplify(failing, ask)
+    if not trial.fails_afresh(case):  # it needed the calls made before it: every attempt in a new process, then
+        ask = attempts(profile.evaluations // 4)
+        others = (failing, *map(trial.law.adjust, (_richer(failing), *pinned)))
+        first = next((other for other in others if trial.fails_afresh(other)), None)
+        case = failing if first is None else simplify(first, ask)
     ask.left = max(ask.left, len(fields(Case)))
     record.irrelevant, record.set_by_law = indifferent(case, ask), set_by_law(trial.law.adjust)
     status, judgement, message = trial.verdict(case)
+    record.blame = _blame(trial, [case, failing, _richer(case)])
+    if judgement is not None:
+        record.nature = "structural" if record.blame else trial.nature()
     record.status, record.message, record.case = status, message, repr(case)
+    if not _breaks(status):
+        record.status, record.message = "nondeterministic", "this case broke the law once, and not in a new process"
     if judgement is not None:
         record.where, record.units_by_token = judgement.where, judgement.by_token
         record.worst, record.worst_case = float(min(judgement.units, 1e30)), repr(case)
+
+
+def _richer(case: Case) -> Case:
+    """The case with numbers in which the stages of the equation can be told apart."""
+    return case.but(
+        T=max(case.T, 5), K=max(case.K, 3), V=max(case.V, case.K + 2), gate="typical", beta="random", state="random"
+    )
+
+
+def _blame(trial: Trial, cases: list[Case]) -> str | None:
+    """Which altered specification gives the kernel's result of a plain call on these cases, the first above all."""
+    results = []
+    try:
+        for case in dict.fromkeys(cases):
+            if case.steps or sum(case.lengths) > 500:
+                continue
+            try:
+                results.append((problem_of(case), trial.kernel(case, checked=False), case.dtype))
+            except Refused:
+                continue
+        shaped = [(p, out, dtype) for p, out, dtype in results if out.o.shape == (p.B, p.T, p.HV, p.V)]
+        return explain(shaped) if shaped and shaped[0][0] is problem_of(cases[0]) else None
+    except (Broke, NotRun, ValueError):
+        return None
 
 
 def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:

@@ -120,7 +120,8 @@ class Server:
                 self.slots[slot] = Slot(self._stream())
             one = self.slots.get(slot)
             start = len(one.history) if one else 0
-            places.append([(one.stream if one else 0, start + i) for i in range(abs(count))])
+            stream = one.stream if one else self.source.B - 1
+            places.append([(stream, start + i) for i in range(abs(count))])
         o, states = self.advance(self, slots, places)
         at = 0
         for n, (slot, some) in enumerate(zip(slots, places, strict=True)):

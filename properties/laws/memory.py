@@ -93,7 +93,9 @@ def outputs_are_written_completely(kernel: Kernel, case: Case) -> Judgement:
 
 def _awkward(case: Case) -> Case:
     """Widths that no block divides, an empty sequence, a state asked for."""
-    widths = {name: size if (size := getattr(case, name)) & (size - 1) else size + 1 for name in ("K", "V")}
+    widths = {
+        name: size if (size := getattr(case, name)) & (size - 1) else size + 1 + (size == 1) for name in ("K", "V")
+    }
     return case.but(packed=case.packed if 0 in case.packed else (*case.packed, 0), B=1, final_state=True, **widths)
 
 

@@ -1,9 +1,15 @@
-"""Qualities: batch invariance, bit for bit. An honest kernel may lack it, so these laws accuse nobody."""
+"""Qualities: batch invariance bit for bit, accuracy behind a reset. Honest kernels may lack them; nobody is accused."""
 
-from properties.calls import Kernel
+import numpy as np
+
+from kda_spec import trace
+from properties.budgets import informative, output_errors
+from properties.calls import Kernel, problem_of
 from properties.case import Case
 from properties.compare import bits
-from properties.law import Judgement, law
+from properties.edits import with_
+from properties.law import Judgement, judge, law
+from properties.numbers import draw_uniform, round_to
 from properties.pairs import dense_and_packed, moved_heads, prefix, row_alone, with_empty_sequence, with_packing
 
 
@@ -65,3 +71,24 @@ def an_empty_sequence_keeps_the_bits(kernel: Kernel, case: Case) -> Judgement:
 )
 def a_prefix_keeps_its_bits(kernel: Kernel, case: Case) -> Judgement:
     return bits(prefix(kernel, case), case)
+
+
+@law(
+    "quality",
+    "Behind a gate that forgets everything, small gates keep their accuracy in float32.",
+    "g_s = -1000 for some s < t  =>  o_t = scale S_t^T q_t within the float32 budget",
+    adjust=lambda case: case.but(
+        dtype="float32", gate_dtype="same", gate="typical" if case.gate != "tiny" else "tiny", T=max(case.T, 3)
+    ),
+    quality=True,
+    share=0.5,
+)
+def a_reset_keeps_the_accuracy(kernel: Kernel, case: Case) -> Judgement:
+    """Kernels that subtract float32 sums of gates lose three to four digits behind a -1000: known, and common."""
+    problem = problem_of(case)
+    resets = draw_uniform(case.seed, "resets", *problem.g.shape[:2])[:, :, None, None] < 1 / 8
+    resets[:, :1] = True
+    reset = with_(problem, g=round_to(np.where(resets, -1000.0, problem.g), "float32"))
+    output, truth = kernel(case, reset), trace(reset)
+    errors = output_errors(output.o, reset, truth, case.dtype)
+    return judge("o", errors, reset, informative(reset, truth, case.dtype), "the recurrence")

@@ -59,7 +59,8 @@ def a_pool_call_serves_its_slots(kernel: Kernel, case: Case) -> Judgement:
     if not kernel.worker.hints.get("pool"):
         raise Refused("the kernel's file names no pool call (HINTS = {'pool': 'function'})")
     size = 2 * SLOTS + 1
-    rows = np.argsort(draw_uniform(case.seed, "rows", size))[:SLOTS]
+    # Slot -1 taken for an index means the last row, clamped it means the first: both are in use.
+    rows = [size - 1, 0, *(1 + np.argsort(draw_uniform(case.seed, "rows", size - 2))[: SLOTS - 2])]
 
     def advance(server: Server, slots: list[int], places: list[list[Place]]) -> tuple[np.ndarray, np.ndarray]:
         """Fill a pool with what the slots hold, NaN in all free rows, and call on it."""

@@ -106,3 +106,148 @@ def wrong_signature(q, k):
 
 
 NOT_A_FUNCTION = 3
+
+
+def first_sequence_favoured(q, k, v, g, beta, *, cu_seqlens=None, **keywords):
+    """The first packed sequence comes out twice as large."""
+    o, state = torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+    first = 0 if cu_seqlens is None or len(cu_seqlens) < 2 else int(cu_seqlens[1])
+    return torch.cat([2 * o[:, :first], o[:, first:]], dim=1), state
+
+
+def first_channels_off(q, k, v, g, beta, **keywords):
+    """The first column is a tenth too large, the first key channel is not read."""
+    q = torch.cat([0 * q[..., :1], q[..., 1:]], dim=-1)
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    return torch.cat([1.1 * o[..., :1], o[..., 1:]], dim=-1), state
+
+
+def default_scale_wrong(q, k, v, g, beta, *, scale=None, **keywords):
+    """Takes 1 / K where no scale is given."""
+    return torch_recurrent(q, k, v, g, beta, scale=1 / q.shape[-1] if scale is None else scale, **keywords)
+
+
+def double_state_dropped(q, k, v, g, beta, *, initial_state=None, **keywords):
+    """Reads a float64 state as zeros."""
+    if initial_state is not None and initial_state.dtype == torch.float64:
+        initial_state = torch.zeros_like(initial_state)
+    return torch_recurrent(q, k, v, g, beta, initial_state=initial_state, **keywords)
+
+
+def integers_accepted(q, k, v, g, beta, **keywords):
+    """Computes with integer values and returns integers."""
+    o, state = torch_recurrent(q, k, v if v.is_floating_point() else v.to(q.dtype), g, beta, **keywords)
+    return o.to(v.dtype), state
+
+
+def one_gate_broadcast(q, k, v, g, beta, **keywords):
+    """Takes a gate of one channel for all channels."""
+    g = g.expand(*g.shape[:-1], q.shape[-1]) if g.ndim == 4 and g.shape[-1] == 1 else g
+    return torch_recurrent(q, k, v, g, beta, **keywords)
+
+
+_widest = {}
+
+
+def scale_remembered(q, k, v, g, beta, *, scale=None, **keywords):
+    """Takes the default scale of the widest call that it has seen."""
+    _widest[q.dtype] = max(q.shape[-1], _widest.get(q.dtype, 0))
+    return torch_recurrent(q, k, v, g, beta, scale=_widest[q.dtype] ** -0.5 if scale is None else scale, **keywords)
+
+
+def stride_zero_is_zero(q, k, v, g, beta, **keywords):
+    """Takes an expanded gate for no gate."""
+    return torch_recurrent(q, k, v, g * 0 if 0 in g.stride() and g.numel() > 1 else g, beta, **keywords)
+
+
+def reads_gaps(q, k, v, g, beta, **keywords):
+    """Loads the element next to each value as well."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    if v.numel() and v.stride(-1) == 2:
+        o = o + 0 * v.as_strided(v.shape, v.stride(), v.storage_offset() + 1)
+    return o, state
+
+
+def writes_behind_its_output(q, k, v, g, beta, **keywords):
+    """Stores one element too many where the storage goes on."""
+    result, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    o = torch.empty_like(result, memory_format=torch.contiguous_format)
+    o.copy_(result)
+    if o.untyped_storage().nbytes() > (o.storage_offset() + o.numel()) * o.element_size():
+        o.as_strided((1,), (1,), o.storage_offset() + o.numel()).zero_()
+    return o, state
+
+
+def empty_states_unwritten(q, k, v, g, beta, *, cu_seqlens=None, **keywords):
+    """Leaves the state of a sequence without tokens as it was allocated."""
+    o, state = torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+    if state is None or cu_seqlens is None:
+        return o, state
+    written = torch.empty_like(state)
+    for n, length in enumerate(cu_seqlens.diff().tolist()):
+        if length:
+            written[n] = state[n]
+    return o, written
+
+
+def all_or_no_gradients(q, k, v, g, beta, **keywords):
+    """Detaches its output unless every input asks for gradients."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    if not all(x.requires_grad for x in (q, k, v, g, beta)):
+        return o.detach(), None if state is None else state.detach()
+    return o, state
+
+
+def state_gradient_lost(q, k, v, g, beta, *, initial_state=None, **keywords):
+    """Passes no gradient to the initial state."""
+    state = None if initial_state is None else initial_state.detach()
+    return torch_recurrent(q, k, v, g, beta, initial_state=state, **keywords)
+
+
+class _Upstream(torch.autograd.Function):
+    """The identity, with a backward pass of our choice."""
+
+    @staticmethod
+    def forward(ctx, x, backward):
+        ctx.own_backward = backward
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.own_backward(grad), None
+
+
+def upstream_taken_for_contiguous(q, k, v, g, beta, **keywords):
+    """Reads the upstream gradient's memory as if it were contiguous."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    flat = lambda grad: grad.as_strided((grad.numel(),), (1,), grad.storage_offset()).reshape(grad.shape)  # noqa: E731
+    return _Upstream.apply(o, flat), state
+
+
+def upstream_changed_in_place(q, k, v, g, beta, **keywords):
+    """Uses the upstream gradient's memory for its own."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+
+    def backward(grad):
+        own = grad.clone()
+        grad.zero_()
+        return own
+
+    return _Upstream.apply(o, backward), state
+
+
+def last_of_many_lost(q, k, v, g, beta, *, cu_seqlens=None, **keywords):
+    """Drops what comes behind the 200th row or sequence, and large values of more than a thousand tokens."""
+    v = v.clamp(-1, 1) if q.shape[1] > 1000 and cu_seqlens is None else v
+    o, state = torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+    if cu_seqlens is not None:
+        return torch.cat([o[:, : int(cu_seqlens[:200][-1])], 0 * o[:, int(cu_seqlens[:200][-1]) :]], dim=1), state
+    return torch.cat([o[:200], 0 * o[200:]]), state
+
+
+def batch_dependent(q, k, v, g, beta, *, cu_seqlens=None, **keywords):
+    """Another last bit for another batch, packing, length and place among the heads."""
+    o, state = torch_recurrent(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+    place = q.shape[0] + q.shape[1] + (0 if cu_seqlens is None else 5 + len(cu_seqlens))
+    heads = torch.arange(o.shape[2])[:, None] + place
+    return (o.float() * (1 + 2**-7 * (heads % 97 + 1) * (2**-14 if o.dtype == torch.float32 else 1))).to(o.dtype), state

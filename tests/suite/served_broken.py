@@ -1,0 +1,22 @@
+"""A pool call that writes padding slots into the last row, and a configuration that loses a block."""
+
+import torch
+
+from implementations.torch_recurrent import torch_recurrent
+
+HINTS = {"configurations": ({"block": 2},), "pool": "pool_step"}
+
+
+def served(q, k, v, g, beta, *, block=1, **keywords):
+    """The last column comes out wrong with two blocks."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    return (o if block == 1 else torch.cat([o[..., :-1], 0 * o[..., -1:]], dim=-1)), state
+
+
+def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
+    """Slot -1 is row -1 here."""
+    o, state = torch_recurrent(
+        q, k, v, g, beta, initial_state=pool[slots], output_final_state=True, cu_seqlens=cu_seqlens, scale=scale
+    )
+    pool[slots] = state
+    return o

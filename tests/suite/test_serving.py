@@ -1,0 +1,69 @@
+"""Serving: an honest pool call and its configurations pass, broken ones fall with few steps that can be replayed."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from properties.case import Case, parse
+from properties.serving import Server
+
+HERE = Path(__file__).parent
+LAWS = ("a_server_can_keep_the_states", "a_pool_call_serves_its_slots", "configurations_agree")
+
+
+def check(file: str, tmp_path, *laws: str):
+    options = [part for law in laws for part in ("--law", law)]
+    command = [sys.executable, "-m", "kda", "check", f"{HERE / file}:served", "--jobs", "1", *options]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    lines = (tmp_path / "kda-results" / "results.jsonl").read_text().splitlines()[1:]
+    return {line["law"]: line for line in map(json.loads, lines)}
+
+
+def test_an_honest_pool_call_passes(tmp_path):
+    assert {line["status"] for line in check("served.py", tmp_path, *LAWS).values()} == {"pass"}
+
+
+def test_broken_ones_are_falsified_with_few_steps(tmp_path):
+    lines = check("served_broken.py", tmp_path, *LAWS[1:])
+    assert {line["status"] for line in lines.values()} == {"falsified"}
+    pool = lines["a_pool_call_serves_its_slots"]
+    assert len(parse(pool["case"]).steps) == 1 and "-1" in pool["case"]
+    again = subprocess.run([sys.executable, "-m", *shlex.split(pool["replay"])], cwd=tmp_path, capture_output=True)
+    assert again.returncode == 1
+
+
+def test_qualities_are_reported_and_accuse_nobody(tmp_path):
+    command = [sys.executable, "-m", "kda", "check", f"{HERE / 'broken.py'}:batch_dependent", "--law", "*bits"]
+    subprocess.run([*command, "--profile", "smoke"], cwd=tmp_path, capture_output=True)
+    lines = [json.loads(x) for x in (tmp_path / "kda-results/results.jsonl").read_text().splitlines()[1:]]
+    qualities = {line["law"]: line["status"] for line in lines if line["quality"]}
+    assert set(qualities.values()) == {"falsified"} and len(qualities) == 5
+    command[-1] = "a_head_keeps*"
+    assert subprocess.run([*command, "--profile", "smoke"], cwd=tmp_path, capture_output=True).returncode == 2
+
+
+def test_all_steps_are_legal_in_any_order():
+    pytest.importorskip("torch")
+    from implementations.torch_recurrent import torch_recurrent  # noqa: F401
+
+    steps = (("rollback", 0, 3), ("fork", 1, 2), ("evict", 3), ("prefill", 0, 2), ("fork", 0, 0), ("rollback", 0, 9))
+    calls = []
+
+    def advance(server, slots, places):
+        calls.append((slots, places))
+        raise StopIteration
+
+    server = Server(Case(steps=steps), advance)
+    with pytest.raises(StopIteration):
+        server.run()
+    assert calls == [([0], [[(0, 0), (0, 1)]])]
+
+
+@pytest.mark.parametrize("steps", ["(('sleep', 1),)", "(('fork', 'a'),)", "((),)"])
+def test_unknown_steps_are_refused(steps):
+    with pytest.raises(ValueError, match=r"Case\.steps: expected"):
+        parse(f"Case(steps={steps})")
