@@ -12,6 +12,7 @@ from properties.calls import Kernel
 from properties.case import DTYPES, Case
 from properties.describe import FALSIFIED
 from properties.forked import ForkedWorker
+from properties.law import Law
 from properties.laws import LAWS
 from properties.pinned import PINNED
 from properties.process import Unloadable
@@ -28,8 +29,8 @@ CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70,
 # Triton's interpreter takes milliseconds for a token.
 INTERPRETED = {"longest": 24, "widest": 32, "volume": 200, "seconds": 5.0}
 TIMEOUT = 10.0
-# A kernel that hung this often is not asked again: every further law would only wait.
-HANGS = 1
+HANGS = 1  # after so many a kernel is not asked again
+AFTERWARDS = 4  # cases of each law once a kernel is falsified
 # Qualities accuse nobody, so they cannot be asked to find anything.
 VERDICTS = {name: law for name, law in LAWS.items() if not law.quality}
 
@@ -78,26 +79,38 @@ def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
 
 def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
     lines: dict[str, dict[str, Any]] = {}
-    rounds = ROUNDS if suspect.fault else (CONTROL,)
-    for n, profile in enumerate(rounds):
-        if suspect.array == "triton":
-            profile = replace(profile, examples=(profile.examples + 1) // 2, **INTERPRETED)
+    for n, profile in enumerate(ROUNDS if suspect.fault else (CONTROL,)):
         for order, law in enumerate(VERDICTS.values()):
-            found = any(line["status"] in FALSIFIED for line in lines.values())
+            found = suspect.fault is not None and any(line["status"] in FALSIFIED for line in lines.values())
             if found and (n or first):
                 break
-            if sum(line["status"] == "timeout" for line in lines.values()) >= HANGS:
-                reason = f"not asked: the kernel hung under {HANGS} laws already"
-                record = Record(suspect.name, law.name, law.family, "", "", reason=reason)
-                lines.setdefault(law.name, _line(suspect, record, order, False))
-                continue
-            pinned = _pinned(suspect) if suspect.fault and n == 0 else ()
-            record = examine(
-                kernel, law, profile, dtypes=DTYPES, seed_=suspect.seed + 1000 * n, name=suspect.name, pinned=pinned
-            )
-            line = _line(suspect, record, order, suspect.fault is not None and not found)
-            _add(lines, line)
+            record = Record(suspect.name, law.name, law.family, law.sentence, law.equation)
+            record.reason = _why_not(suspect, law, lines)
+            if not record.reason:
+                spent = _spend(suspect, profile, found)
+                pinned = _pinned(suspect) if suspect.fault and n == 0 and not found else ()
+                seed = suspect.seed + 1000 * n
+                record = examine(kernel, law, spent, dtypes=DTYPES, seed_=seed, name=suspect.name, pinned=pinned)
+            _add(lines, _line(suspect, record, order, suspect.fault is not None and not found))
     return list(lines.values())
+
+
+def _spend(suspect: Suspect, profile: Profile, found: bool) -> Profile:
+    """What to spend on a law: less once the kernel is falsified, less and smaller under the interpreter."""
+    if found:
+        profile = replace(profile, examples=AFTERWARDS)
+    if suspect.array == "triton":
+        profile = replace(profile, examples=(profile.examples + 1) // 2, **INTERPRETED)
+    return profile
+
+
+def _why_not(suspect: Suspect, law: Law, lines: dict[str, dict[str, Any]]) -> str | None:
+    """Why a law is not asked, or None."""
+    if suspect.array == "triton" and law.family == "scale":
+        return "thousands of tokens take minutes under Triton's interpreter"
+    if sum(line["status"] == "timeout" for line in lines.values()) >= HANGS:
+        return "the kernel hung before: every further law would only wait"
+    return None
 
 
 def _pinned(suspect: Suspect) -> tuple[Case, ...]:
@@ -108,10 +121,11 @@ def _pinned(suspect: Suspect) -> tuple[Case, ...]:
 def _add(lines: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:
     """The later round takes the place of the earlier one, whose cost it carries on."""
     before = lines.get(line["law"])
-    if before is not None:
+    if before is not None and line["status"] != "not-run":
         line["examples"] += before["examples"]
         line["seconds"] = round(line["seconds"] + before["seconds"], 3)
-    lines[line["law"]] = line
+    if before is None or line["status"] != "not-run":
+        lines[line["law"]] = line
 
 
 def _line(suspect: Suspect, record: Record, order: int, unfound: bool) -> dict[str, Any]:

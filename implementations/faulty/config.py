@@ -1,5 +1,7 @@
 """Families I and K: flags and configurations, tuning, compilers and races as models."""
 
+from typing import ClassVar
+
 import torch
 
 from implementations.faulty._base import Chunked, honest
@@ -175,3 +177,20 @@ def miscompiled_block(q, k, v, g, beta, **keywords):
     if v.shape[1] >= 64 and v.shape[3] > 32:
         o = torch.cat([o[:, :48], o[:, 48:64] * 0.75, o[:, 64:]], dim=1)
     return o, state
+
+
+@fault(
+    "I2",
+    "Chunks of 32 are offered, but the gate to the end of a chunk is still that of row 15.",
+    trigger="the configuration of 32 and more than 16 tokens in a chunk",
+    source="fla #876, 769035e9",
+)
+class second_configuration_untested(Chunked):
+    HINTS: ClassVar = {"configurations": ({"chunk": 16}, {"chunk": 32})}
+
+    def __call__(self, q, k, v, g, beta, *, chunk=16, **keywords):
+        self.chunk = chunk
+        return super().__call__(q, k, v, g, beta, **keywords)
+
+    def whole(self, c, total):
+        return super().whole(c, total[:, :16])

@@ -72,3 +72,13 @@ def layout_guessed(q, k, v, g, beta, *, initial_state=None, **keywords):
     if initial_state is not None and initial_state.shape[-1] == k.shape[-1] != initial_state.shape[-2]:
         initial_state = initial_state[..., : v.shape[-1], :].transpose(-1, -2)
     return honest(q, k, v, g, beta, initial_state=initial_state, **keywords)
+
+
+@fault(
+    "R6",
+    "Integer values are converted and computed with.",
+    trigger="v of integers",
+    source="lore of ports: .to(q.dtype) before checking",
+)
+def integers_are_converted(q, k, v, g, beta, **keywords):
+    return honest(q, k, v.to(q.dtype) if not v.is_floating_point() else v, g, beta, **keywords)

@@ -147,3 +147,40 @@ def dg_zero_at_zero(q, k, v, g, beta, **keywords):
 def dv_with_the_default_scale(q, k, v, g, beta, *, scale=None, **keywords):
     factor = 1.0 if scale is None else q.shape[-1] ** -0.5 / scale
     return honest(q, k, altered(v, lambda d: d * factor), g, beta, scale=scale, **keywords)
+
+
+@fault(
+    "J12",
+    "The gradient that comes in is scaled in place and belongs to the caller.",
+    trigger="backward in float32 (half precision makes a copy)",
+    source="lore of training kernels: dO scaled in place",
+)
+class upstream_scaled_in_place(Chunked):
+    def result(self, o, call):
+        if call.dtype != torch.float32 or not o.requires_grad:
+            return o
+
+        def scaled(d):
+            if d.is_contiguous() and 0 not in d.stride():
+                d.mul_(2)
+                return d / 2
+            return d
+
+        return altered(o, scaled)
+
+
+@fault(
+    "J13",
+    "The buffer of dg is never written where the gate forgets everything.",
+    trigger="backward and a gate of -1000",
+    source="fla #892, cd041152",
+)
+def dg_never_written(q, k, v, g, beta, **keywords):
+    forgotten = g.detach() <= -1000
+
+    def partly(d):
+        fresh = torch.empty_like(d)
+        fresh[~forgotten] = d[~forgotten]
+        return fresh
+
+    return honest(q, k, v, altered(g, partly), beta, **keywords)
