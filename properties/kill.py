@@ -27,7 +27,7 @@ ROUNDS = (
 )
 CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
 # Triton's interpreter takes milliseconds for a token.
-INTERPRETED = {"longest": 24, "widest": 32, "volume": 200, "seconds": 5.0}
+INTERPRETED = {"longest": 17, "widest": 32, "volume": 100, "seconds": 5.0}
 TIMEOUT = 10.0
 HANGS = 1  # after so many a kernel is not asked again
 AFTERWARDS = 4  # cases of each law once a kernel is falsified
