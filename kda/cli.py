@@ -115,7 +115,13 @@ def replay(case: str, target: str, law_name: str | None, **options: Any) -> None
 @click.option("--only", default="*", show_default=True, metavar="GLOB", help="Only faulty kernels matching this.")
 @click.option("--first", is_flag=True, help="Stop at the first law that falsifies a kernel.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--seeds", type=click.IntRange(min=0), default=20, show_default=True, help="Seeds for honest kernels.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Seeds for honest kernels; a tenth in Triton.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Judges at work side by side.  [default: cores]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("kda-results"), show_default=True)
 def faulty(**options: Any) -> None:

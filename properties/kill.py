@@ -6,6 +6,8 @@ A faulty kernel must be falsified by some law, every law must falsify some fault
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from implementations import SHIPPED
 from implementations.faulty import FAULTS, HONEST, Fault
 from properties.calls import Kernel
@@ -28,7 +30,7 @@ ROUNDS = (
 CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
 # Triton's interpreter takes milliseconds for a token.
 INTERPRETED = {"longest": 17, "widest": 32, "volume": 100, "seconds": 5.0}
-TIMEOUT = 10.0
+TIMEOUT = 20.0
 HANGS = 1  # after so many a kernel is not asked again
 AFTERWARDS = 4  # cases of each law once a kernel is falsified
 # Qualities accuse nobody, so they cannot be asked to find anything.
@@ -48,21 +50,17 @@ class Suspect:
 
 def faulty(seed: int) -> list[Suspect]:
     """Every registered faulty kernel."""
-    return [Suspect(name, f"{_PACKAGE}.{_module(f)}", f.array, f, seed) for name, f in FAULTS.items()]
-
-
-_PACKAGE = "implementations.faulty"
-
-
-def _module(fault: Fault) -> str:
-    return fault.target.removeprefix(_PACKAGE + ".")
+    return [Suspect(name, fault.target, fault.array, fault, seed) for name, fault in FAULTS.items()]
 
 
 def controls(seeds: int) -> list[Suspect]:
-    """Shipped kernels and the bases of the faulty ones, each with every seed."""
-    targets = {name: name for name in SHIPPED} | HONEST
-    array = lambda name: next((a for a in ("triton", "numpy") if a in name), "torch")  # noqa: E731
-    return [Suspect(n, t, array(n), None, seed) for n, t in targets.items() for seed in range(1, seeds + 1)]
+    """Shipped kernels and the bases of the faulty ones with every seed; with a tenth of them under the interpreter."""
+    suspects = []
+    for name, target in ({name: name for name in SHIPPED} | HONEST).items():
+        array = next((a for a in ("triton", "numpy") if a in name), "torch")
+        count = -(-seeds // 10) if array == "triton" else seeds
+        suspects += [Suspect(name, target, array, None, seed) for seed in range(1, count + 1)]
+    return suspects
 
 
 def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
@@ -74,7 +72,9 @@ def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
             worker.start()
         except Unloadable as error:
             return [_not_run(suspect, str(error)) for suspect in suspects]
-        return [line for suspect in suspects for line in _try(suspect, Kernel(worker), first)]
+        # What a broken kernel returns may overflow in the judge's float64, which is no news.
+        with np.errstate(all="ignore"):
+            return [line for suspect in suspects for line in _try(suspect, Kernel(worker), first)]
 
 
 def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
