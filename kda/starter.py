@@ -18,6 +18,11 @@ def {name}(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_sta
     HV, V = v.shape[2:]
     if HV % H or k.shape != q.shape or g.shape != (B, T, HV, K) or beta.shape != (B, T, HV) or v.shape[:2] != (B, T):
         raise ValueError("the shapes of q, k, v, g and beta do not belong together")
+    tensors = [x for x in (q, k, v, g, beta, initial_state) if x is not None]
+    if not all(x.is_floating_point() for x in tensors) or not q.dtype == k.dtype == v.dtype:
+        raise TypeError("floating tensors are expected, and one dtype for q, k and v")
+    if any(x.device != q.device for x in tensors):
+        raise ValueError("all tensors must be on one device")
     cuts = [(b, 0, T) for b in range(B)]
     if cu_seqlens is not None:
         ends = cu_seqlens.tolist()

@@ -7,18 +7,19 @@ Every honest kernel makes, at every token, an error of about one unit roundoff u
   inverse, below; and the state itself is rounded. What becomes of them later is what becomes of the state:
   A = (I - beta k k^T) Diag(alpha). So their covariance obeys
 
-      P_t = A P_(t-1) A^T + beta^2 M^2 k k^T + Diag((1 + c_t)^2 max_v S_t[:, v]^2),
+      P_t = A P_(t-1) A^T + beta^2 M^2 k k^T + s^2 Diag((1 + c_t)^2 max_v S_t[:, v]^2),
 
-  where c_t is what the sum of gates over a chunk adds: exp(G) with |G| = 100 is off by 100 roundings of float32. c_t
-  sums min(|g|, 5) over about 64 tokens: -5 is the bound of production gates. A kernel may lose that much to its sums,
-  but not what the sum loses behind a gate of -1000;
+  where s = 2^-24 / u, since states and gates are kept in float32 whatever the dtype of the operands, and c_t is what
+  the sum of gates over a chunk adds: exp(G) with |G| = 100 is off by 100 roundings of float32. c_t sums min(|g|, 5)
+  over about 64 tokens: -5 is the bound of production gates. A kernel may lose that much to its sums, but not what the
+  sum loses behind a gate of -1000;
 * a kernel that forms the inverse of its triangular system adds up, for every token, what each earlier one of the chunk
   contributed alone, where a solution would have let those cancel. R is the covariance of such contributions, r the
   residual, both faded over about 64 tokens: R <- A R A^T + beta^2 max_v r^2 k k^T, I^2 <- alpha^2 I^2 +
   (beta k)^2 (max_v r^2 + k^T R k);
 * errors that are the same at every token, such as that of exp(g) for a constant gate. They add up in one direction:
 
-      X_t = A (X_(t-1) + S_(t-1)).
+      X_t = A (X_(t-1) + s S_(t-1)).
 
 An error of the read is then u (scale sqrt(q^T P q) + scale max_v |X^T q|), up to a constant. With beta |k|^2 <= 1 the
 eraser removes errors along a key and P stays near W^2; with beta near 2 and keys that stay the same it reflects them
@@ -33,7 +34,7 @@ import numpy as np
 
 from kda_spec import Problem, decay, erase
 
-SUMS = 2.0**-24  # unit roundoff in which kernels sum gates
+FLOAT32 = 2.0**-24  # unit roundoff in which kernels keep states and sum gates
 CHUNK, BOUND = 64, 5.0  # the chunk most kernels use, and the bound of production gates
 FADE = (1 - 1 / CHUNK) ** 2
 
@@ -51,12 +52,12 @@ def condition(problem: Problem, u: float) -> Condition:
 
     Args:
         problem: the inputs.
-        u: unit roundoff of the kernel's dtype; sums of gates are float32 in any case.
+        u: unit roundoff of the kernel's dtype; states and gates are float32 in any case.
     """
     read = np.zeros((problem.B, problem.T, problem.HV))
     state = np.zeros((problem.N, problem.HV, problem.K, problem.V))
     for n, (row, start, stop) in enumerate(problem.bounds()):
-        read[row, start:stop], state[n] = _sequence(problem, n, row, slice(start, stop), SUMS / u)
+        read[row, start:stop], state[n] = _sequence(problem, n, row, slice(start, stop), FLOAT32 / u)
     return Condition(read, state)
 
 
@@ -92,7 +93,7 @@ class Token:
 
 
 def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) -> Iterator[Token]:
-    """Token by token through one sequence; `share` weighs the rounding of summed gates."""
+    """Token by token through one sequence; `share` weighs roundings that are float32 in any case."""
     group, HV, K = problem.HV // problem.H, problem.HV, problem.K
     q, k = (np.repeat(np.asarray(x[row, span], np.float64), group, axis=1) for x in (problem.q, problem.k))
     v, g, beta = problem.v[row, span], problem.g[row, span], problem.beta[row, span]
@@ -101,7 +102,7 @@ def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) 
     R, parts = np.zeros_like(P), np.zeros((HV, K))
     for t in range(len(q)):
         alpha, key = np.exp(g[t]), k[t]
-        held, X, square = decay(S, alpha), decay(X + S, alpha), decay(square, alpha**2)
+        held, X, square = decay(S, alpha), decay(X + share * S, alpha), decay(square, alpha**2)
         P = alpha[:, :, None] * P * alpha[:, None, :]
         terms = np.max(v[t] ** 2, axis=-1) + np.sum(key**2, axis=-1) * np.max(square.sum(axis=-2), axis=-1)
         residual = v[t] - (key[:, None, :] @ held)[:, 0]
@@ -114,7 +115,7 @@ def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) 
         put = (beta[t, :, None] * key)[:, :, None] * residual[:, None, :]
         S, X, square = held + put, erase(X, key, beta[t]), square + put * put
         sums = (1 - 1 / CHUNK) * sums + np.minimum(-g[t], BOUND)
-        P = spread(P, key, beta[t], terms, (1 + share * sums) ** 2 * np.max(S * S, axis=-1))
+        P = spread(P, key, beta[t], terms, (share * (1 + sums)) ** 2 * np.max(S * S, axis=-1))
         yield Token(q[t], key, v[t], alpha, beta[t], held, S, P, X, read, sums)
 
 

@@ -14,7 +14,7 @@ times the other factor:
 import numpy as np
 
 from kda_spec import Problem, decay, erase
-from properties.condition import FADE, SUMS, Token, along, diagonal, grown_errors, spread
+from properties.condition import FADE, FLOAT32, Token, along, diagonal, grown_errors, spread
 
 
 def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | None, u: float) -> dict[str, np.ndarray]:
@@ -27,7 +27,7 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
         "initial_state": np.zeros((problem.N, HV, problem.K, 1)),
     }
     for n, (row, start, stop) in enumerate(problem.bounds()):
-        tokens = list(grown_errors(problem, n, row, slice(start, stop), SUMS / u))
+        tokens = list(grown_errors(problem, n, row, slice(start, stop), FLOAT32 / u))
         G = np.zeros((HV, problem.K, problem.V)) if dstate is None else np.array(dstate[n], np.float64)
         Y, Q, square, later = np.zeros_like(G), np.zeros((HV, problem.K, problem.K)), G * G, np.zeros((HV, problem.K))
         R, parts = np.zeros_like(Q), np.zeros_like(later)
@@ -48,9 +48,9 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
             R = spread(R, one.k, one.beta, size, np.zeros_like(one.k))
             R, parts = FADE * one.alpha[:, :, None] * R * one.alpha[:, None, :], FADE * one.alpha**2 * parts
             erased = (one.beta[:, None] * one.k)[:, :, None] * gk[:, None, :]
-            Q = spread(Q, one.k, one.beta, terms, (1 + SUMS / u * one.sums) ** 2 * np.max(G * G, axis=-1))
+            Q = spread(Q, one.k, one.beta, terms, (FLOAT32 / u * (1 + one.sums)) ** 2 * np.max(G * G, axis=-1))
             Q = one.alpha[:, :, None] * Q * one.alpha[:, None, :]
-            Y = decay(erase(Y, one.k, one.beta) + (G - erased), one.alpha)
+            Y = decay(erase(Y, one.k, one.beta) + FLOAT32 / u * (G - erased), one.alpha)
             G, square = decay(G - erased, one.alpha), decay(square + erased * erased, one.alpha**2)
         sizes["initial_state"][n] = _rows(Q, Y)[..., None]
     narrow = (*token[:2], problem.H, HV // problem.H, problem.K)

@@ -39,7 +39,7 @@ class Law:
 
     Args:
         name: a sentence with underscores.
-        family: oracle, finite, structure, bitwise, gradient, memory, refuse, serving, scale or quality.
+        family: oracle, finite, structure, bitwise, gradient, memory, refuse, serving, raw, scale or quality.
         sentence: what is promised.
         equation: the same in symbols.
         check: judges one case.

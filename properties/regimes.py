@@ -41,6 +41,12 @@ def _channel(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     return g
 
 
+def _slow(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
+    """Channels that fade over tens to hundreds of tokens, each at its own constant rate."""
+    rate = 0.05 * draw_uniform(seed, "gate/rate", N, 1, HV, K)
+    return np.broadcast_to(-rate, (N, L, HV, K)).copy()
+
+
 def _one_token(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     g = _typical(seed, N, L, HV, K)
     g[np.arange(L) == _token(seed, "gate/token", N, L)] = -90.0
@@ -70,6 +76,7 @@ GATES: dict[str, Callable[..., np.ndarray]] = {
     "zero": _constant(0.0),
     "typical": _typical,
     "tiny": _constant(-1e-6),
+    "slow": _slow,
     "production": _production,
     "pinned": _constant(-5.0),
     "strong": _constant(-20.0),

@@ -1,14 +1,18 @@
-"""A pool call that writes padding slots into the last row, and a configuration that loses a block."""
+"""Padding slots written into the last row of the pool, a configuration that loses a column, a bias left out."""
 
 import torch
+from served import mapped  # the folder of a kernel file is on its path
 
 from implementations.torch_recurrent import torch_recurrent
 
-HINTS = {"configurations": ({"block": 2},), "pool": "pool_step"}
+HINTS = {"configurations": ({"block": 2},), "pool": "pool_step", "raw": True}
 
 
 def served(q, k, v, g, beta, *, block=1, **keywords):
-    """The last column comes out wrong with two blocks."""
+    """The last column comes out wrong with two blocks; the raw gate has no bias."""
+    keywords["dt_bias"] = 0 * keywords["dt_bias"] if "dt_bias" in keywords else None
+    q, k, g, beta = mapped(q, k, g, beta, keywords)
+    v = v.to(q.dtype)
     o, state = torch_recurrent(q, k, v, g, beta, **keywords)
     return (o if block == 1 else torch.cat([o[..., :-1], 0 * o[..., -1:]], dim=-1)), state
 

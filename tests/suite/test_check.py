@@ -104,7 +104,7 @@ def test_a_crash_under_one_law_leaves_the_others_standing(tmp_path):
         "--law",
         "packed_sequences*",
         "--law",
-        "a_batch_row*",
+        "a_batch_row_is*",
         "--law",
         "a_neutral*",
         "--profile",
@@ -121,7 +121,8 @@ def test_a_crash_under_one_law_leaves_the_others_standing(tmp_path):
 def test_a_kernel_that_refuses_everything_is_unusable_not_verified(tmp_path):
     done, lines = check("refuses_everything", tmp_path, "--profile", "smoke")
     assert done.returncode == 2 and "unusable" in done.stdout
-    assert {line["status"] for line in lines} == {"unsupported"}
+    assert {line["status"] for line in lines} == {"unsupported", "not-run"}
+    assert all("GPU" in line["reason"] for line in lines if line["status"] == "not-run")
 
 
 def test_what_a_kernel_refuses_is_unsupported_and_counted(tmp_path):

@@ -12,7 +12,13 @@ from properties.case import Case, parse
 from properties.serving import Server
 
 HERE = Path(__file__).parent
-LAWS = ("a_server_can_keep_the_states", "a_pool_call_serves_its_slots", "configurations_agree")
+LAWS = (
+    "a_server_can_keep_the_states",
+    "a_pool_call_serves_its_slots",
+    "configurations_agree",
+    "raw_tensors_are_mapped",
+    "each_map_stands_alone",
+)
 
 
 def check(file: str, tmp_path, *laws: str):
