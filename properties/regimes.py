@@ -25,11 +25,6 @@ def _production(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     return -5.0 * _sigmoid(2.0 * draw_normal(seed, "gate", N, L, HV, K))
 
 
-def _slow(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
-    """Decays of a per mille or less a token, another for each channel: only many tokens show what they add up to."""
-    return np.broadcast_to(-(2.0 ** (-10.0 + 2.0 * draw_uniform(seed, "gate", N, 1, HV, K))), (N, L, HV, K)).copy()
-
-
 def _constant(value: float) -> Callable[..., np.ndarray]:
     return lambda seed, N, L, HV, K: np.full((N, L, HV, K), value)
 
@@ -86,7 +81,6 @@ GATES: dict[str, Callable[..., np.ndarray]] = {
     "spike": _spike,
     "ramp": _ramp,
     "mixed": _mixed,
-    "slow": _slow,
 }
 
 

@@ -20,6 +20,7 @@ MODULES = (
     "gradients",
     "state",
     "serving",
+    "raw",
     "memory",
     "contract",
     "cheats",
@@ -32,6 +33,7 @@ HONEST = {
     "base_triton": "implementations.faulty._base_triton:honest",
     "base_triton_tokens": "implementations.faulty._base_triton:honest_tokens",
     "base_pool": "implementations.faulty.serving:honest_slots",
+    "base_raw": "implementations.faulty.raw:honest_raw",
 }
 
 __all__ = ["FAULTS", "HONEST", "MODULES", "Fault", "load"]
