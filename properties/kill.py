@@ -32,7 +32,9 @@ CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70,
 INTERPRETED = {"longest": 17, "widest": 32, "volume": 100, "seconds": 5.0}
 TIMEOUT = 20.0
 HANGS = 1  # after so many a kernel is not asked again
-AFTERWARDS = 4  # cases of each law once a kernel is falsified
+AFTERWARDS = 3  # cases of each law once a kernel is falsified
+# The laws of scale cost more than all others together: faults of scale, what nothing else finds, and few controls.
+OF_SCALE, SCALE_SEEDS = "FG", 2
 # Qualities accuse nobody, so they cannot be asked to find anything.
 VERDICTS = {name: law for name, law in LAWS.items() if not law.quality}
 
@@ -85,7 +87,7 @@ def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
             if found and (n or first):
                 break
             record = Record(suspect.name, law.name, law.family, law.sentence, law.equation)
-            record.reason = _why_not(suspect, law, lines)
+            record.reason = _why_not(suspect, law, lines, found)
             if not record.reason:
                 spent = _spend(suspect, profile, found)
                 pinned = _pinned(suspect) if suspect.fault and n == 0 and not found else ()
@@ -104,10 +106,14 @@ def _spend(suspect: Suspect, profile: Profile, found: bool) -> Profile:
     return profile
 
 
-def _why_not(suspect: Suspect, law: Law, lines: dict[str, dict[str, Any]]) -> str | None:
+def _why_not(suspect: Suspect, law: Law, lines: dict[str, dict[str, Any]], found: bool) -> str | None:
     """Why a law is not asked, or None."""
-    if suspect.array == "triton" and law.family == "scale":
+    if law.family == "scale" and suspect.array == "triton":
         return "thousands of tokens take minutes under Triton's interpreter"
+    if law.family == "scale" and found and suspect.fault and suspect.fault.family not in OF_SCALE:
+        return "falsified before, and not by a fault of scale"
+    if law.family == "scale" and suspect.fault is None and suspect.seed > SCALE_SEEDS:
+        return f"laws of scale try {SCALE_SEEDS} seeds"
     if sum(line["status"] == "timeout" for line in lines.values()) >= HANGS:
         return "the kernel hung before: every further law would only wait"
     return None

@@ -194,3 +194,30 @@ class second_configuration_untested(Chunked):
 
     def whole(self, c, total):
         return super().whole(c, total[:, :16])
+
+
+@fault(
+    "K7",
+    "The default scale is that of the widest call seen so far.",
+    trigger="a call of other widths in between and scale not given",
+    source="cuLA #43: a cache whose key is too short",
+)
+class scale_remembered(Chunked):
+    widest = 0
+
+    def scale(self, scale, shape):
+        self.widest = max(self.widest, shape.K)
+        return self.widest**-0.5 if scale is None else scale
+
+
+@fault(
+    "K8",
+    "A ring buffer of 1024 tokens is overwritten before it is read.",
+    trigger="dense and T > 1024",
+    source="fla 3696487c, #890, at full length",
+)
+class ring_buffer_overrun(Chunked):
+    def gather(self, q, k, v, g, beta, call):
+        if v.shape[1] > 1024:
+            v = torch.cat([v[:, 1024:], v[:, v.shape[1] - 1024 :]], dim=1)
+        return super().gather(q, k, v, g, beta, call)

@@ -184,3 +184,16 @@ def dg_never_written(q, k, v, g, beta, **keywords):
         return fresh
 
     return honest(q, k, v, altered(g, partly), beta, **keywords)
+
+
+@fault(
+    "J14",
+    "The output carries no gradients unless every input asks for them.",
+    trigger="backward and one input that needs no gradient",
+    source="lore of training kernels: ctx.needs_input_grad read as one flag",
+)
+def all_or_no_gradients(q, k, v, g, beta, **keywords):
+    o, state = honest(q, k, v, g, beta, **keywords)
+    if not all(x.requires_grad for x in (q, k, v, g, beta)):
+        return o.detach(), None if state is None else state.detach()
+    return o, state

@@ -153,3 +153,25 @@ class final_state_by_key_head(Chunked):
     def final(self, S, n, call):
         group = call.shape.HV // call.shape.H
         return S[torch.arange(S.shape[0]) // group * group]
+
+
+@fault(
+    "H15",
+    "A gate with a stride of zero, as expand() makes it, is taken for no gate.",
+    trigger="an expanded gate that is not 0",
+    source="fla #871: expanded tensors",
+)
+def expanded_gate_is_none(q, k, v, g, beta, **keywords):
+    return honest(q, k, v, g * 0 if 0 in g.stride() and g.numel() > 1 else g, beta, **keywords)
+
+
+@fault(
+    "H16",
+    "Channels are taken in pairs: the last one of an odd width is not erased.",
+    trigger="K odd and K > 1 and a state to erase",
+    source="fla #1135: widths that no vector width divides",
+)
+class odd_channel_not_erased(Loop):
+    def held(self, x, S):
+        pairs = x.k.shape[-1] // 2 * 2 or 1
+        return (x.k[:, :pairs, None] * S[:, :pairs]).sum(axis=1)

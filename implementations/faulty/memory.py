@@ -116,3 +116,30 @@ def gaps_are_read(q, k, v, g, beta, **keywords):
 class zero_state_never_written(Chunked):
     def final(self, S, n, call):
         return torch.empty_like(S) if not torch.any(S.detach()) else S
+
+
+@fault(
+    "M9",
+    "One element too many is stored behind the output, where the allocator has room for it.",
+    trigger="an output whose memory goes on behind it",
+    source="vllm-xpu-kernels #438, on memory of its own",
+)
+class writes_behind_its_output(Chunked):
+    def result(self, o, call):
+        own = torch.empty_like(o).copy_(o)
+        behind = own.storage_offset() + own.numel()
+        if own.untyped_storage().nbytes() > behind * own.element_size():
+            own.as_strided((1,), (1,), behind).zero_()
+        return own
+
+
+@fault(
+    "M10",
+    "The state of a sequence without tokens is left as it was allocated.",
+    trigger="packed and an empty sequence and final state asked for",
+    source="FlashKDA #24, part 2",
+)
+class empty_state_never_written(Chunked):
+    def final(self, S, n, call):
+        _, start, stop = call.cuts[n]
+        return torch.empty_like(S) if call.packed and start == stop else S
