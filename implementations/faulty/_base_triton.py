@@ -127,7 +127,7 @@ def chunk_kernel(q, k, v, g, beta, initial_state, cu, o, final_state, scale, H: 
         if FAULT == "whole tiles stored":
             stored = (rows < tl.load(cu + N))[:, None] & fits[None, :]
         if FAULT == "tail row not stored":
-            stored = (inside & ((i > 0) | (first == start)))[:, None] & fits[None, :]
+            stored = (inside & ((i > 0) | (rows == start)))[:, None] & fits[None, :]
         tl.store(o + at_value, (scale * read).to(o.dtype.element_ty), mask=stored)
         later = tl.where((i[None, :] > i[:, None])[:, :, None], gate[None, :, :], 0.0)
         to_end = tl.exp(tl.sum(later, axis=1))
