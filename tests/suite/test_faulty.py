@@ -63,7 +63,7 @@ def test_an_id_cannot_be_given_twice(faults):
     [
         ("cheats.zeros", "output_equals_the_recurrence"),
         ("gates.gate_clamped", "output_equals_the_recurrence"),
-        ("gradients.dg_of_one_block", "gradients_of_the_output_equal_the_adjoint"),
+        ("gradients.dg_of_one_block", "gradients_of_both_equal_the_adjoint"),
     ],
 )
 def test_a_planted_fault_is_found_and_its_law_named(kernel, law, tmp_path):
