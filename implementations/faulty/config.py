@@ -211,8 +211,8 @@ class scale_remembered(Chunked):
 
 
 @fault(
-    "K8",
-    "A ring buffer of 1024 tokens is overwritten before it is read.",
+    "G6",
+    "A ring buffer is indexed by ten bits of the token and overwritten before it is read.",
     trigger="dense and T > 1024",
     source="fla 3696487c, #890, at full length",
 )
