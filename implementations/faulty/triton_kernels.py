@@ -134,12 +134,12 @@ class interleaved_heads(Tokens):
 @fault(
     "D14b",
     "The number of column blocks is a truncated quotient.",
-    trigger="V > 8 and V mod 8 != 0",
+    trigger="V > 16 and V mod 16 != 0",
     source="intel/llm-scaler #464",
 )
 class columns_truncated(Tokens):
     def columns(self, V):
-        return (8, V // 8) if V > 8 else super().columns(V)
+        return (16, V // 16) if V > 16 else super().columns(V)
 
 
 @fault(
