@@ -167,9 +167,11 @@ def same_bits(
 
 
 def need_state(output: Output) -> np.ndarray:
-    """The final state, which the case asked for."""
+    """The final state, which the case asked for; it may be handed to the next call, so it must be finite."""
     if output.final_state is None:
         raise Broke("falsified", "the kernel returned no final state where one was asked for")
+    if not np.all(np.isfinite(output.final_state)):
+        raise Broke("non-finite", "the final state that is to be handed on has values that are not finite")
     return output.final_state
 
 

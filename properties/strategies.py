@@ -95,7 +95,7 @@ def legal(case: Case, volume: int) -> Case:
     if case.packed:
         changes.update(B=1, T=1)
     if case.dtype == "float16":
-        changes["v_log2"] = -4 if case.state in ("huge", "spike") else max(-4, min(2, case.v_log2))
+        changes["v_log2"] = -8 if case.state in ("huge", "spike") else max(-4, min(2, case.v_log2))
     wide = max(case.K, case.V) * sum(case.lengths) * case.H * case.group
     if wide > volume:
         changes.update(H=1, B=1, group=min(case.group, 2))

@@ -40,7 +40,7 @@ class Target:
 
 
 def load(target: Target) -> tuple[Any, dict[str, Any]]:
-    """Import the kernel and its module's HINTS; called in a worker only."""
+    """Import the kernel and its HINTS, the module's and over them its own; called in a worker only."""
     if target.where.endswith(".py"):
         module = _load_file(Path(target.where))
     else:
@@ -51,7 +51,7 @@ def load(target: Target) -> tuple[Any, dict[str, Any]]:
         raise AttributeError(f"{target.where} has no function {target.function!r}")
     if not callable(kernel):
         raise TypeError(f"{target.function!r} in {target.where} is not callable")
-    return kernel, dict(getattr(module, "HINTS", {}))
+    return kernel, {**getattr(module, "HINTS", {}), **getattr(kernel, "HINTS", {})}
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -1,0 +1,205 @@
+"""The suite on trial: every faulty kernel by every law, and honest kernels by every law with many seeds.
+
+A faulty kernel must be falsified by some law, every law must falsify some faulty kernel, and no law an honest kernel.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from implementations import SHIPPED
+from implementations.faulty import FAULTS, HONEST, Fault
+from properties.calls import Kernel
+from properties.case import DTYPES, Case
+from properties.describe import FALSIFIED
+from properties.forked import ForkedWorker
+from properties.law import Law
+from properties.laws import LAWS
+from properties.pinned import PINNED
+from properties.process import Unloadable
+from properties.profiles import Profile
+from properties.runner import Record, examine
+
+# A few cases of every law; only kernels that survive those are looked at longer, at the first law that finds them.
+# Cases are counted, so that a busy machine comes to the same matrix; the seconds only end what hangs.
+ROUNDS = (
+    Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=130, widest=128, volume=30_000),
+    Profile(examples=60, seconds=30, evaluations=6, shrink=2, longest=200, widest=128, volume=60_000),
+)
+CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
+# Triton's interpreter takes milliseconds for a token.
+INTERPRETED = {"longest": 17, "widest": 32, "volume": 100, "seconds": 5.0}
+TIMEOUT = 20.0
+HANGS = 1  # after so many a kernel is not asked again
+AFTERWARDS = 3  # cases of each law once a kernel is falsified
+# The laws of scale cost more than all others together: faults of scale, what nothing else finds, and few controls.
+OF_SCALE, SCALE_SEEDS = "FG", 2
+# Qualities accuse nobody, so they cannot be asked to find anything.
+VERDICTS = {name: law for name, law in LAWS.items() if not law.quality}
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A kernel of the matrix: a faulty one with its fault, or an honest control with a seed."""
+
+    name: str
+    target: str
+    array: str
+    fault: Fault | None
+    seed: int
+
+
+def faulty(seed: int) -> list[Suspect]:
+    """Every registered faulty kernel."""
+    return [Suspect(name, fault.target, fault.array, fault, seed) for name, fault in FAULTS.items()]
+
+
+def controls(seeds: int) -> list[Suspect]:
+    """Shipped kernels and the bases of the faulty ones with every seed; with a tenth of them under the interpreter."""
+    suspects = []
+    for name, target in ({name: name for name in SHIPPED} | HONEST).items():
+        array = next((a for a in ("triton", "numpy") if a in name), "torch")
+        count = -(-seeds // 10) if array == "triton" else seeds
+        suspects += [Suspect(name, target, array, None, seed) for seed in range(1, count + 1)]
+    return suspects
+
+
+def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
+    """The kill lines of suspects that share one kernel: every law, or up to the `first` that falsifies."""
+    one = suspects[0]
+    array = "numpy" if one.array == "numpy" else "torch"
+    with ForkedWorker(one.target, array=array, timeout=TIMEOUT) as worker:
+        try:
+            worker.start()
+        except Unloadable as error:
+            return [_not_run(suspect, str(error)) for suspect in suspects]
+        # What a broken kernel returns may overflow in the judge's float64, which is no news.
+        with np.errstate(all="ignore"):
+            return [line for suspect in suspects for line in _try(suspect, Kernel(worker), first)]
+
+
+def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
+    lines: dict[str, dict[str, Any]] = {}
+    for n, profile in enumerate(ROUNDS if suspect.fault else (CONTROL,)):
+        for order, law in enumerate(VERDICTS.values()):
+            found = suspect.fault is not None and any(line["status"] in FALSIFIED for line in lines.values())
+            if found and (n or first):
+                break
+            record = Record(suspect.name, law.name, law.family, law.sentence, law.equation)
+            record.reason = _why_not(suspect, law, lines, found)
+            if not record.reason:
+                spent = _spend(suspect, profile, found)
+                pinned = _pinned(suspect) if suspect.fault and n == 0 and not found else ()
+                seed = suspect.seed + 1000 * n
+                record = examine(kernel, law, spent, dtypes=DTYPES, seed_=seed, name=suspect.name, pinned=pinned)
+            _add(lines, _line(suspect, record, order, suspect.fault is not None and not found))
+    return list(lines.values())
+
+
+def _spend(suspect: Suspect, profile: Profile, found: bool) -> Profile:
+    """What to spend on a law: less once the kernel is falsified, less and smaller under the interpreter."""
+    if found:
+        profile = replace(profile, examples=AFTERWARDS)
+    if suspect.array == "triton":
+        profile = replace(profile, examples=(profile.examples + 1) // 2, **INTERPRETED)
+    return profile
+
+
+def _why_not(suspect: Suspect, law: Law, lines: dict[str, dict[str, Any]], found: bool) -> str | None:
+    """Why a law is not asked, or None."""
+    if law.family == "scale" and suspect.array == "triton":
+        return "thousands of tokens take minutes under Triton's interpreter"
+    if law.family == "scale" and found and suspect.fault and suspect.fault.family not in OF_SCALE:
+        return "falsified before, and not by a fault of scale"
+    if law.family == "scale" and suspect.fault is None and suspect.seed > SCALE_SEEDS:
+        return f"laws of scale try {SCALE_SEEDS} seeds"
+    if sum(line["status"] == "timeout" for line in lines.values()) >= HANGS:
+        return "the kernel hung before: every further law would only wait"
+    return None
+
+
+def _pinned(suspect: Suspect) -> tuple[Case, ...]:
+    """The pinned cases; under the interpreter the short ones."""
+    return tuple(c for c in PINNED if suspect.array != "triton" or sum(c.lengths) <= INTERPRETED["longest"])
+
+
+def _add(lines: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:
+    """The later round takes the place of the earlier one, whose cost it carries on."""
+    before = lines.get(line["law"])
+    if before is not None and line["status"] != "not-run":
+        line["examples"] += before["examples"]
+        line["seconds"] = round(line["seconds"] + before["seconds"], 3)
+    if before is None or line["status"] != "not-run":
+        lines[line["law"]] = line
+
+
+def _line(suspect: Suspect, record: Record, order: int, unfound: bool) -> dict[str, Any]:
+    killed = record.status in FALSIFIED
+    seconds = record.seconds if record.seconds_to_failure is None else record.seconds_to_failure
+    return {
+        "schema": 1,
+        "kind": "kill",
+        "kernel": suspect.name,
+        "honest": suspect.fault is None,
+        "fault": describe_fault(suspect.fault),
+        "law": record.law,
+        "family": record.family,
+        "status": record.status,
+        "examples": record.tried,
+        "seconds": seconds,
+        "order": order,
+        "first": killed and unfound,
+        "case": record.case,
+        "message": record.message if killed else record.reason,
+        "seed": suspect.seed,
+    }
+
+
+def describe_fault(fault: Fault | None) -> dict[str, str] | None:
+    """What the result file says of a fault."""
+    if fault is None:
+        return None
+    names = ("id", "family", "summary", "trigger", "source", "array")
+    return {name: getattr(fault, name) for name in names}
+
+
+def _not_run(suspect: Suspect, reason: str) -> dict[str, Any]:
+    record = Record(suspect.name, "", "", "", "", reason=reason)
+    return _line(suspect, record, -1, False)
+
+
+@dataclass
+class Outcome:
+    """What the matrix says."""
+
+    survivors: list[str]
+    idle_laws: list[str]
+    accused: list[str]
+    not_run: list[str]
+
+    @property
+    def good(self) -> bool:
+        """Whether the suite stands the trial."""
+        return not (self.survivors or self.idle_laws or self.accused or self.not_run)
+
+
+def outcome(lines: list[dict[str, Any]], *, whole: bool) -> Outcome:
+    """Judge the suite by its kill lines; `whole`: all faulty kernels and all laws were tried."""
+    killed = {line["kernel"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
+    tried = {line["kernel"] for line in lines if not line["honest"]}
+    able = {line["law"] for line in lines if line["status"] not in ("not-run", "unsupported")}
+    killing = {line["law"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
+    accused = {f"{x['kernel']} by {x['law']} (seed {x['seed']})" for x in lines if x["honest"] and _accuses(x)}
+    not_run = {f"{line['kernel']}: {line['message']}" for line in lines if line["order"] < 0}
+    unable = not_run and {line["kernel"] for line in lines if line["order"] < 0}
+    return Outcome(
+        sorted(tried - killed - set(unable)),
+        [name for name in VERDICTS if name in able - killing] if whole else [],
+        sorted(accused),
+        sorted(not_run),
+    )
+
+
+def _accuses(line: dict[str, Any]) -> bool:
+    return line["status"] in FALSIFIED
