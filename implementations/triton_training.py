@@ -30,6 +30,10 @@ def triton_training(q, k, v, g, beta, *, scale=None, initial_state=None, output_
         TypeError: for a wrong dtype.
         NotImplementedError: for float64, K above 256, and on a CPU without the interpreter.
     """
+    # The operator's own check comes too late: torch takes a tensor without data anywhere for a call without data.
+    for name, x in {"k": k, "v": v, "g": g, "beta": beta, "initial_state": initial_state}.items():
+        if x is not None and x.device != q.device:
+            raise ValueError(f"{name}: expected device {q.device} like q; got {x.device}")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     o, state = torch.ops.kda.chunked(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens)
     return o, state if output_final_state else None

@@ -67,7 +67,7 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int)
     except BaseException as error:
         wire.send(replies, {"status": "unloadable", "error": one_line(error), "pid": os.getpid()})
         return UNLOADABLE
-    hello = {"status": "ready", "pid": os.getpid(), "engine": library.engine(), "hints": _told(hints)}
+    hello = {"status": "ready", "pid": os.getpid(), "engine": library.engine(), "hints": _told(hints, kernel)}
     wire.send(replies, hello)
     while (request := wire.receive(requests)) is not None:
         reply = answer(functions, library, request)
@@ -94,16 +94,27 @@ def _pool(target: Target, hints: dict[str, Any]) -> Any:
     return load(Target(target.name, target.where, str(hints["pool"])))[0]
 
 
-def _told(hints: dict[str, Any]) -> dict[str, Any]:
+def _told(hints: dict[str, Any], kernel: Any) -> dict[str, Any]:
     """What laws ask for: keyword sets to try, whether there is a pool call, a raw form, and an interpreter at work."""
     sets = [dict(keywords) for keywords in hints.get("configurations", ())]
-    interpreted = "triton.language" in sys.modules and os.environ.get("TRITON_INTERPRET") == "1"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1" and _uses_triton(getattr(kernel, "__module__", ""), set())
     return {
         "configurations": sets,
         "pool": "pool" in hints,
         "raw": bool(hints.get("raw")),
         "interpreted": interpreted,
     }
+
+
+def _uses_triton(name: str, seen: set[str]) -> bool:
+    """Whether a module, or one of its package that it takes functions from, holds Triton code."""
+    seen.add(name)
+    values = list(vars(sys.modules[name]).values()) if name in sys.modules else []
+    if any(type(x).__module__.split(".")[0] == "triton" for x in values):
+        return True
+    package = name.split(".")[0]
+    others = {str(getattr(x, "__module__", "")) for x in values}
+    return any(_uses_triton(x, seen) for x in others if x.split(".")[0] == package and x not in seen)
 
 
 def _die_with_parent() -> None:
