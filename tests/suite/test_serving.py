@@ -37,7 +37,7 @@ def test_broken_ones_are_falsified_with_few_steps(tmp_path):
     lines = check("served_broken.py", tmp_path, *LAWS[1:])
     assert {line["status"] for line in lines.values()} == {"falsified"}
     pool = lines["a_pool_call_serves_its_slots"]
-    assert len(parse(pool["case"]).steps) == 1 and "-1" in pool["case"]
+    assert len(parse(pool["case"]).steps) <= 2 and "-1" in pool["case"]  # a slot in use, and the padding
     again = subprocess.run([sys.executable, "-m", *shlex.split(pool["replay"])], cwd=tmp_path, capture_output=True)
     assert again.returncode == 1
 
