@@ -33,7 +33,7 @@ class Profile:
 PROFILES = {
     "smoke": Profile(examples=4, seconds=3, evaluations=100, shrink=30, longest=70, widest=32),
     "dev": Profile(examples=30, seconds=6, evaluations=200, shrink=40, longest=200, widest=128),
-    "interpreter": Profile(examples=12, seconds=6, evaluations=100, shrink=60, longest=70, widest=32, volume=1_000),
+    "interpreter": Profile(examples=6, seconds=2, evaluations=100, shrink=60, longest=70, widest=32, volume=1_000),
     "ci": Profile(examples=40, seconds=30, evaluations=300, shrink=60, longest=200, widest=128),
     "gpu": Profile(examples=40, seconds=30, evaluations=300, shrink=60, longest=520, widest=256),
     "nightly": Profile(
