@@ -8,7 +8,7 @@ from properties.evidence import write_evidence
 from properties.laws import LAWS
 from properties.pinned import PINNED
 from properties.process import Unloadable, Worker
-from properties.profiles import PROFILES
+from properties.profiles import PROFILES, within_reach
 from properties.runner import Record, examine
 from properties.targets import Target
 
@@ -35,6 +35,7 @@ def judge_law(target: str, name: str) -> list[dict[str, Any]]:
     law, profile, kernel_name = LAWS[name], PROFILES[_plan.profile], Target.parse(target).name
     try:
         kernel = Kernel(_worker(target))
+        profile = within_reach(profile, bool(kernel.worker.hints.get("interpreted")))
         record = examine(kernel, law, profile, dtypes=_plan.dtypes, seed_=_plan.seed, name=kernel_name, pinned=PINNED)
     except Unloadable as error:
         _unloadable[target] = str(error)

@@ -1,6 +1,6 @@
 """Profiles: how many cases, how large, how long."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,16 @@ PROFILES = {
         large=True,
     ),
 }
+
+
+def within_reach(profile: Profile, interpreted: bool) -> Profile:
+    """What can be asked of a kernel: under Triton's interpreter, which takes milliseconds for a token, less of it."""
+    if not interpreted:
+        return profile
+    least = PROFILES["interpreter"]
+    sizes = {name: min(getattr(profile, name), getattr(least, name)) for name in ("longest", "widest", "volume")}
+    if profile.target:  # nightly has the time
+        return replace(profile, **sizes)
+    return replace(
+        profile, examples=min(profile.examples, least.examples), seconds=min(profile.seconds, least.seconds), **sizes
+    )
