@@ -1,4 +1,4 @@
-"""One entry for a session on a rented GPU: check, time and save in one go, within a wall-clock limit.
+"""One entry for a run on a rented GPU: check, time and save in one go, within a wall-clock limit.
 
     python -m benchmarks.gpu --out DIR [--quick] [--minutes 9]
 
@@ -43,7 +43,7 @@ SELF_TEST = Stage("self-test", ("pytest", "-q", "-p", "no:cacheprovider", *TESTS
 
 
 def stages(quick: bool, kernels: tuple[str, ...], peers: bool) -> list[Stage]:
-    """What a session does, most wanted first; races against peers come late, for they tune at their first calls."""
+    """What is done, most wanted first; races against peers come late, for they tune at their first calls."""
     decode = [kernel for kernel in kernels if "recurrent" in kernel or "decode" in kernel] or list(kernels)
     chunk = [kernel for kernel in kernels if kernel not in decode] or list(kernels)
     own = [*chunk, *(PEERS if peers else ())]
@@ -107,7 +107,7 @@ def _interrupt(process: "subprocess.Popen[bytes]", seconds: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the session; returns 0 where anything was measured."""
+    """Run all stages; returns 0 where anything was measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="two shapes, decode, the laws that matter most")
@@ -146,7 +146,7 @@ def _keep(folder: Path, out: Path) -> None:
 
 
 def summary(out: Path, ends: dict[str, str]) -> int:
-    """Print the short table that a session is for."""
+    """Print the short table that the run is for."""
     rows = [*_read(out / "bench.jsonl"), *_read(out / "check.jsonl")]
     print()
     for row in rows:
