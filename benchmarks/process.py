@@ -143,8 +143,7 @@ class Timer:
         wire.send(self._to, message)
 
     def _spawn(self) -> None:
-        requests, self._to = os.pipe()
-        self._from, replies = os.pipe()
+        (requests, self._to), (self._from, replies) = wire.pipe(), wire.pipe()
         environment = dict(os.environ, PYTHONUNBUFFERED="1")
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment.setdefault(name, "1")

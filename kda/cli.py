@@ -152,7 +152,7 @@ def bench(targets: tuple[str, ...], **options: Any) -> None:
     kda bench
     kda bench my_kernel.py:my_kernel torch_chunked --workload "cpu-*" --mode forward
     kda bench triton_chunked implementations.peers.fla:chunk_kda --device cuda --workload gpu
-    kda bench triton_chunked --device cuda --workload fixed-8192-h96 --compare reports/published/h100
+    kda bench triton_chunked --device cuda --workload fixed-8192-h96 --compare reports/published/h100-times
     """
     try:
         from kda.bench import Plan, how_of, run, show

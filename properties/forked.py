@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from properties import wire
 from properties.process import Worker
 from properties.worker import _die_with_parent as die_with_parent
 from properties.worker import main
@@ -29,8 +30,7 @@ class ForkedWorker(Worker):
     """A worker that costs milliseconds to start."""
 
     def _spawn(self) -> None:
-        requests, self._to = os.pipe()
-        self._from, replies = os.pipe()
+        (requests, self._to), (self._from, replies) = wire.pipe(), wire.pipe()
         pid = os.fork()
         if pid == 0:
             self._become_worker(requests, replies)

@@ -122,8 +122,7 @@ class Worker:
         os.close(self._from)
 
     def _spawn(self) -> None:
-        requests, self._to = os.pipe()
-        self._from, replies = os.pipe()
+        (requests, self._to), (self._from, replies) = wire.pipe(), wire.pipe()
         arguments = [self.target, self.array, self.device, str(requests), str(replies)]
         environment = dict(
             os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONUNBUFFERED="1"

@@ -1,5 +1,7 @@
 """Messages between the judge and a worker: a JSON head and raw array bytes. Nothing received is ever executed."""
 
+import contextlib
+import fcntl
 import json
 import os
 import select
@@ -11,6 +13,15 @@ import numpy as np
 
 _HEAD = struct.Struct("<4sQ")
 _MAGIC = b"KDA1"
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe that takes a whole message at once where the system lets it: less waiting for one another."""
+    ends = os.pipe()
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 1 << 20)
+    return ends
 
 
 def pack(message: dict[str, Any]) -> bytes:
