@@ -11,7 +11,7 @@ FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 class Shape(NamedTuple):
-    """The extents of a call: batch rows, tokens, heads, value heads, widths, sequences."""
+    """The extents of a call: batch rows, tokens, heads, value heads, widths, sequences, and where packed ones end."""
 
     B: int
     T: int
@@ -20,6 +20,7 @@ class Shape(NamedTuple):
     K: int
     V: int
     N: int
+    ends: tuple[int, ...] | None = None
 
 
 def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = None, cu_seqlens: Any = None) -> Shape:
@@ -48,7 +49,8 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
     (B, T, H, K), (HV, V) = q.shape, v.shape[2:]
     if H < 1 or HV < 1 or HV % H:
         raise ValueError(f"v: expected a number of heads that is a multiple of q's {H}; got {HV}")
-    N = B if cu_seqlens is None else _sequences(cu_seqlens, B, T)
+    ends = None if cu_seqlens is None else _ends(cu_seqlens, B, T)
+    N = B if ends is None else len(ends) - 1
     expected = {"k": (k, (B, T, H, K)), "v": (v, (B, T, HV, V)), "g": (g, (B, T, HV, K)), "beta": (beta, (B, T, HV))}
     if initial_state is not None:
         expected["initial_state"] = (initial_state, (N, HV, K, V))
@@ -58,7 +60,7 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
         if getattr(x, "device", None) != getattr(q, "device", None):
             raise ValueError(f"{name}: expected device {q.device} like q; got {x.device}")
     _dtypes(q, k, v, {"g": g, "beta": beta} | ({} if initial_state is None else {"initial_state": initial_state}))
-    return Shape(B, T, H, HV, K, V, N)
+    return Shape(B, T, H, HV, K, V, N, ends)
 
 
 def _dtypes(q: Any, k: Any, v: Any, others: dict[str, Any]) -> None:
@@ -74,7 +76,7 @@ def dtype_name(x: Any) -> str:
     return str(x.dtype).rsplit(".", 1)[-1]
 
 
-def _sequences(cu_seqlens: Any, B: int, T: int) -> int:
+def _ends(cu_seqlens: Any, B: int, T: int) -> tuple[int, ...]:
     if cu_seqlens.ndim != 1 or len(cu_seqlens) < 1 or not dtype_name(cu_seqlens).startswith(("int", "uint")):
         raise ValueError(
             f"cu_seqlens: expected a list of integers; got {dtype_name(cu_seqlens)} {tuple(cu_seqlens.shape)}"
@@ -84,7 +86,7 @@ def _sequences(cu_seqlens: Any, B: int, T: int) -> int:
     ends = cu_seqlens.tolist()
     if ends[0] != 0 or ends[-1] != T or any(b < a for a, b in itertools.pairwise(ends)):
         raise ValueError(f"cu_seqlens: expected to rise from 0 to T = {T}; got {ends}")
-    return len(ends) - 1
+    return tuple(ends)
 
 
 def bounds(shape: Shape, cu_seqlens: Any) -> list[tuple[int, int, int]]:

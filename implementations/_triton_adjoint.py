@@ -184,15 +184,16 @@ def _blocks(half: bool, K: int, V: int) -> dict[str, tuple[int, int, int, int]]:
 
     Four warps where a product has 64 rows: Hopper's warp groups work on 64 each, and a second one would repeat them.
     """
-    wide, tall = max(padded(K), 16), max(padded(V), 16)
-    if half:
+    if half:  # 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100)
+        wide = max(padded(K), 64)
         return {
-            "pair": (min(wide, 64), 0, 4, 1),
-            "apply": (min(wide, 64), min(tall, 64), 4, 1),
-            "walk": (wide, min(tall, 32), 4, 2) if wide <= 128 else (wide, 16, 4, 1),
-            "pair gradient": (0, min(tall, 64), 4, 1),
-            "gradient": (min(wide, 64), min(tall, 64), 4, 1),
+            "pair": (64, 0, 4, 1),
+            "apply": (64, 64, 4, 1),
+            "walk": (wide, 32, 4, 2 if wide <= 128 else 1),
+            "pair gradient": (0, 64, 4, 1),
+            "gradient": (64, 64, 4, 1),
         }
+    wide, tall = max(padded(K), 16), max(padded(V), 16)
     return {
         "pair": (min(wide, 32), 0, 4, 1),
         "apply": (min(wide, 32), min(tall, 32), 4, 1),

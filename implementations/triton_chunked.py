@@ -16,6 +16,7 @@ import triton.language as tl
 from implementations._contract import check
 from implementations._triton import alignment, interpreted, padded, ready
 from implementations._triton_chunk import chunk_kernel
+from implementations._triton_chunk_half import half_chunk_kernel, sum_tables
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
 CHUNK = 64
@@ -83,16 +84,15 @@ def triton_chunked(
     if shape.K > 256:
         raise NotImplementedError(f"K = {shape.K}: this kernel goes up to 256")
     config = choose(v.dtype, shape.HV, padded(shape.K), configuration)
-    return forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config)
+    return forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, config)
 
 
-def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config):
+def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, config):
     """The forward pass of checked inputs with a given configuration; returns (o, final_state or None)."""
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     initial_state = None if initial_state is None else initial_state.contiguous()
     device, HV, K, V, N = v.device, shape.HV, shape.K, shape.V, shape.N
-    cuts = _cuts(shape, cu_seqlens)
-    plan = _plan(cuts, config.segment, device)
+    plan = _plan(_cuts(shape), config.segment, device)
     # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
     BK, VP = max(padded(K), 64), max(padded(V), 64)
     half = v.dtype == torch.bfloat16
@@ -116,15 +116,19 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
         "PRECISION": precision,
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
-    if len(plan.chunks) and HV:
-        fast = v.dtype != torch.float32
-        far = torch.empty(tiles[:2], dtype=torch.int32, device=device)
-        for again in (False, True) if fast else (True,):
-            chunk_kernel[(len(plan.chunks) * HV,)](
-                q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, far, H=shape.H,
-                BV=min(config.chunk_block, VP), FAST=fast, FAR=again, SOLVE=precision, num_warps=WARPS, num_stages=1,
-                **widths, **common,
+    programs, block = len(plan.chunks) * HV, min(config.chunk_block, VP)
+    if programs and half:
+        far, tables = torch.empty(tiles[:2], dtype=torch.int32, device=device), sum_tables(device)
+        for again in (False, True):
+            half_chunk_kernel[(programs,)](
+                q, k, v, g, beta, plan.chunks, tables, A, w, u, qg, kg, last, far, H=shape.H, BV=block, FAR=again,
+                num_warps=WARPS, num_stages=1, **widths, **common,
             )  # fmt: skip
+    elif programs:
+        chunk_kernel[(programs,)](
+            q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, H=shape.H, BV=block, SOLVE=precision,
+            num_warps=WARPS, num_stages=1, **widths, **common,
+        )  # fmt: skip
     starts = initial_state
     if plan.divided:
         starts = _between_segments(w, u, kg, last, plan, initial_state, (N, HV, K, V), config, widths, common)
@@ -167,11 +171,11 @@ class Plan(NamedTuple):
     divided: bool
 
 
-def _cuts(shape, cu_seqlens):
+def _cuts(shape):
     """First token and the one behind the last, of every sequence over the flattened [B * T] tokens."""
-    if cu_seqlens is None:
+    if shape.ends is None:
         return tuple((n * shape.T, (n + 1) * shape.T) for n in range(shape.N))
-    return tuple(itertools.pairwise(cu_seqlens.tolist()))
+    return tuple(itertools.pairwise(shape.ends))
 
 
 @lru_cache(maxsize=64)

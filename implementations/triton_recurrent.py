@@ -16,7 +16,23 @@ from implementations._triton import alignment, padded, ready, sequence_bounds
 HINTS = {"array": "torch", "pool": "pool_step"}
 
 
-@triton.jit(do_not_specialize=["scale", "T", "H", "HV", "K", "V"])
+@triton.jit
+def _token(S, q, k, v, g, beta, o, scale, key_at, value_at, K, rows, columns, inside, wide, padding):
+    """One token: the state [BK, BV] behind it; writes its columns of o, zero where `padding`."""
+    key = tl.load(k + key_at * K + rows, mask=inside, other=0.0).to(tl.float32)
+    query = tl.load(q + key_at * K + rows, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(g + value_at * K + rows, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(v + columns, mask=wide, other=0.0).to(tl.float32)
+    strength = tl.load(beta + value_at).to(tl.float32)
+    S = S * tl.exp(gate)[:, None]
+    read = tl.sum(S * key[:, None], axis=0)
+    S += (strength * key)[:, None] * (value - read)[None, :]
+    read = tl.where(padding, 0.0, scale * tl.sum(S * query[:, None], axis=0))
+    tl.store(o + columns, read.to(o.dtype.element_ty), mask=wide)
+    return S
+
+
+@triton.jit(do_not_specialize=["scale", "T", "H", "HV", "GROUP", "K", "V"])
 def _recurrent(
     q,
     k,
@@ -32,6 +48,7 @@ def _recurrent(
     T,
     H,
     HV,
+    GROUP,
     K,
     V,
     BK: tl.constexpr,
@@ -40,13 +57,12 @@ def _recurrent(
     WANTS_STATE: tl.constexpr,
     HAS_SLOTS: tl.constexpr,
     PACKED: tl.constexpr,
+    ONE: tl.constexpr,
     UNIT: tl.constexpr,
 ):
     """One program: one sequence, one value head, BV columns. A slot below 0 is padding: reads zero, writes nothing."""
     K, V = K * UNIT, V * UNIT
-    blocks = tl.cdiv(V, BV)
-    program = tl.program_id(0).to(tl.int64)
-    block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
+    n, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     if PACKED:
         start, stop = tl.load(cu + n).to(tl.int64), tl.load(cu + n + 1).to(tl.int64)
     else:
@@ -54,30 +70,31 @@ def _recurrent(
     where = n
     if HAS_SLOTS:
         where = tl.load(slots + n).to(tl.int64)
-    rows, columns = tl.arange(0, BK), block * BV + tl.arange(0, BV)
+    rows, columns = tl.arange(0, BK), tl.program_id(2) * BV + tl.arange(0, BV)
     # Padding is masked like a lane outside the tensors; `where` is spread first: no mask is a scalar.
     inside, wide = (rows < K) & (rows * 0 + where >= 0), columns < V
     both = inside[:, None] & wide[None, :]
-    place = (where * HV + head) * K * V + rows[:, None] * V + columns[None, :]
+    # Where a state starts needs 64 bits, where its numbers are inside it 32.
+    state, place = (where * HV + head) * K * V, rows[:, None] * V + columns[None, :]
     S = tl.zeros((BK, BV), tl.float32)
     if HAS_STATE:
-        S += tl.load(source + place, mask=both, other=0.0).to(tl.float32)
-    for t in range(start, stop):
-        key_at = (t * H + head // (HV // H)) * K + rows
-        value_at = t * HV + head
-        key = tl.load(k + key_at, mask=inside, other=0.0).to(tl.float32)
-        query = tl.load(q + key_at, mask=inside, other=0.0).to(tl.float32)
-        gate = tl.load(g + value_at * K + rows, mask=inside, other=0.0).to(tl.float32)
-        value = tl.load(v + value_at * V + columns, mask=wide, other=0.0).to(tl.float32)
-        strength = tl.load(beta + value_at).to(tl.float32)
-        S = S * tl.exp(gate)[:, None]
-        read = tl.sum(S * key[:, None], axis=0)
-        S += (strength * key)[:, None] * (value - read)[None, :]
-        read = scale * tl.sum(S * query[:, None], axis=0)
-        read = tl.where(columns * 0 + where >= 0, read, 0.0)
-        tl.store(o + value_at * V + columns, read.to(o.dtype.element_ty), mask=wide)
+        S = tl.load(source + state + place, mask=both, other=0.0).to(tl.float32)
+    key_head, padding = head // GROUP, columns * 0 + where < 0
+    if ONE:  # without a loop the token is on its way while the state still is
+        at = start * HV + head
+        S = _token(
+            S, q, k, v + at * V, g, beta, o + at * V, scale, start * H + key_head, at, K, rows, columns, inside, wide,
+            padding,
+        )  # fmt: skip
+    else:
+        for t in range(start, stop):
+            at = t * HV + head
+            S = _token(
+                S, q, k, v + at * V, g, beta, o + at * V, scale, t * H + key_head, at, K, rows, columns, inside, wide,
+                padding,
+            )  # fmt: skip
     if WANTS_STATE:
-        tl.store(sink + place, S, mask=both)
+        tl.store(sink + state + place, S, mask=both)
 
 
 def triton_recurrent(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
@@ -141,17 +158,19 @@ def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
 def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     cu = None if cu_seqlens is None else sequence_bounds(shape, cu_seqlens, v.device)
+    if shape.HV > 65_535:
+        raise NotImplementedError(f"{shape.HV} value heads: this kernel takes 65535")
     o = torch.empty_like(v)
     BK = padded(shape.K)
     BV, warps = configuration(BK, padded(shape.V))
     unit = alignment(shape.K, shape.V)
-    programs = shape.N * shape.HV * triton.cdiv(shape.V, BV)
-    if programs:
-        _recurrent[(programs,)](
+    grid = (shape.N, shape.HV, triton.cdiv(shape.V, BV))
+    if all(grid):
+        _recurrent[grid](
             q, k, v, g, beta, source, sink, slots, cu, o, shape.K**-0.5 if scale is None else scale, shape.T,
-            H=shape.H, HV=shape.HV, K=shape.K // unit, V=shape.V // unit, BK=BK, BV=BV, HAS_STATE=source is not None,
-            WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None, PACKED=cu is not None, UNIT=unit,
-            num_warps=warps,
+            H=shape.H, HV=shape.HV, GROUP=shape.HV // shape.H, K=shape.K // unit, V=shape.V // unit, BK=BK, BV=BV,
+            HAS_STATE=source is not None, WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None,
+            PACKED=cu is not None, ONE=cu is None and shape.T == 1, UNIT=unit, num_warps=warps,
         )  # fmt: skip
     return o
 
