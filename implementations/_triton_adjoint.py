@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from implementations._contract import Shape
-from implementations._triton import interpreted, padded
+from implementations._triton import alignment, interpreted, padded
 from implementations._triton_backward import ahead_kernel, behind_kernel, level_kernel, pair_kernel
 from implementations._triton_gradient import (
     backward_walk_kernel,
@@ -49,9 +49,11 @@ class Plan(NamedTuple):
     blocks: dict[str, tuple[int, int, int, int]]
 
     def constants(self, *names: str) -> dict[str, Any]:
-        """The named constants of a kernel, besides the three that all of them have."""
-        known = {"H": self.shape.H, "K": self.shape.K, "V": self.shape.V, "LEVELS": self.C.bit_length() - 1}
-        common = {"HV": self.shape.HV, "C": self.C, "PACKED": self.table is not None, "MODE": self.mode}
+        """The named numbers of a kernel, besides those that all of them have; widths in multiples of UNIT."""
+        H, HV, K, V = self.shape.H, self.shape.HV, self.shape.K, self.shape.V
+        unit = alignment(K, V)
+        known = {"H": H, "K": K // unit, "V": V // unit, "LEVELS": self.C.bit_length() - 1}
+        common = {"HV": HV, "C": self.C, "PACKED": self.table is not None, "MODE": self.mode, "UNIT": unit}
         return common | {name: known[name] for name in names}
 
     def of_tokens(self, *widths: int, dtype: torch.dtype | None = None) -> list[Tensor]:

@@ -138,13 +138,14 @@ def gates(g, at, mask):
     return tl.maximum(tl.load(g + at, mask=mask, other=0.0).to(tl.float32) * LOG2E, LEAST)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "H", "HV", "K"])
 def pair_kernel(
     q, k, g, beta, spans, table, X, Y, A, T,
-    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
+    H, HV, K, BK: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """One program: the pairs of one chunk of one value head. Writes X, Y (float32) and A, each [rows, HV, C]."""
+    K = K * UNIT
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
     first, stop = place_of(number, table, T, C, PACKED)
@@ -201,14 +202,15 @@ def _substituted(L, row, column, C: tl.constexpr):
     return X
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "H", "HV", "K", "V"])
 def ahead_kernel(
     k, v, g, beta, spans, table, Y, w, u, kb, last, T,
-    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    H, HV, K, V,
     BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr,
-    PACKED: tl.constexpr, MODE: tl.constexpr,
+    PACKED: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """One program: one block of channels and of columns of a chunk and head. Writes Y k+, Y v, beta k-, exp(G_C)."""
+    K, V = K * UNIT, V * UNIT
     program = tl.program_id(0).to(tl.int64)
     block, head, number = program % BLOCKS, (program // BLOCKS) % HV, program // (BLOCKS * HV)
     first, stop = place_of(number, table, T, C, PACKED)
@@ -232,14 +234,15 @@ def ahead_kernel(
     tl.store(u + at_value, rounded(fine_dot(solved, value.to(tl.float32), MODE), MODE), mask=fits)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "H", "HV", "K", "V"])
 def behind_kernel(
     q, k, do, g, beta, spans, table, X, A, y, e0, qs, kb, scale, T,
-    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    H, HV, K, V,
     BK: tl.constexpr, BV: tl.constexpr, BLOCKS: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr,
-    PACKED: tl.constexpr, MODE: tl.constexpr,
+    PACKED: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """As `ahead_kernel`, for the walk backwards. Writes X^T k-, scale X^T A^T do, scale q+, beta k+."""
+    K, V = K * UNIT, V * UNIT
     program = tl.program_id(0).to(tl.int64)
     block, head, number = program % BLOCKS, (program // BLOCKS) % HV, program // (BLOCKS * HV)
     first, stop = place_of(number, table, T, C, PACKED)

@@ -18,13 +18,14 @@ def _sequence(n, cu, slots, T, C: tl.constexpr, PACKED: tl.constexpr):
         return n * T, n * T + T, n * tl.cdiv(T, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "HV", "K", "V"])
 def forward_walk_kernel(
-    w, u, kb, last, cu, slots, initial_state, states, r, T, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    w, u, kb, last, cu, slots, initial_state, states, r, T, HV, K, V,
     BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr, HAS_STATE: tl.constexpr,
-    MODE: tl.constexpr,
+    MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """One program: one sequence, one head, BV columns. Writes the state before every chunk, and the residuals r."""
+    K, V = K * UNIT, V * UNIT
     blocks = tl.cdiv(V, BV)
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
@@ -50,13 +51,14 @@ def forward_walk_kernel(
         S = S * whole[:, None] + dot(tl.trans(tl.load(kb + at_key, mask=keyed, other=0.0)), residual, MODE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "HV", "K", "V"])
 def backward_walk_kernel(
     y, e0, qs, kb, do, last, cu, slots, dfinal, cotangents, e, dinitial, T,
-    HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
-    PACKED: tl.constexpr, HAS_FINAL: tl.constexpr, HAS_STATE: tl.constexpr, MODE: tl.constexpr,
+    HV, K, V, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
+    PACKED: tl.constexpr, HAS_FINAL: tl.constexpr, HAS_STATE: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """The same from the last chunk to the first. Writes the cotangent of the state behind every chunk, e and dS_0."""
+    K, V = K * UNIT, V * UNIT
     blocks = tl.cdiv(V, BV)
     program = tl.program_id(0).to(tl.int64)
     block, head, n = program % blocks, (program // blocks) % HV, program // (blocks * HV)
@@ -88,12 +90,13 @@ def backward_walk_kernel(
         tl.store(dinitial + (n * HV + head) * K * V + at_state, dS, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "HV", "V"])
 def pair_gradient_kernel(
-    do, r, e, beta, table, dA, dM, own, dv, dbeta, scale, T, HV: tl.constexpr, V: tl.constexpr, BV: tl.constexpr,
-    C: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
+    do, r, e, beta, table, dA, dM, own, dv, dbeta, scale, T, HV, V, BV: tl.constexpr,
+    C: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """One program: one chunk of one value head. Writes dA and dM as symmetric matrices, A's diagonal, dv and dbeta."""
+    V = V * UNIT
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
     first, stop = place_of(number, table, T, C, PACKED)
@@ -130,7 +133,7 @@ def pair_gradient_kernel(
 @triton.jit
 def _state_terms(
     do, r, e, states, cotangents, at_row, inside, strength, at_state, channels, wide,
-    V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
+    V, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """The products do S^T, (beta e) S^T, (beta r) dS^T, [C, BK] each, and the row sums of S dS, [BK]."""
     by_read, by_key = tl.zeros((C, BK), tl.float32), tl.zeros((C, BK), tl.float32)
@@ -150,13 +153,14 @@ def _state_terms(
     return by_read, by_key, by_end, kept
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "H", "HV", "K", "V"])
 def gradient_kernel(
     q, k, do, g, beta, spans, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, T,
-    H: tl.constexpr, HV: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
+    H, HV, K, V, BK: tl.constexpr, BV: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """One program: BK channels of one chunk of one value head. Writes dq and dk of that head, and dg."""
+    K, V = K * UNIT, V * UNIT
     blocks = tl.cdiv(K, BK)
     program = tl.program_id(0).to(tl.int64)
     block, head, number = program % blocks, (program // blocks) % HV, program // (blocks * HV)
