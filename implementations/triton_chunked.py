@@ -1,8 +1,9 @@
 """Chunk by chunk in Triton: all chunks side by side for what needs no state, then a walk over chunks.
 
 Forward only. Products take the inputs' half precision where that is bfloat16; float16 and float32 are multiplied with
-float32 accuracy. Runs on a GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time: the launch
-configurations are a table by dtype, widths and number of heads, so that no result depends on what else is in a batch.
+more (`_triton.precision`). Runs on a GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time:
+the launch configurations are a table by dtype, widths and number of heads, so that no result depends on what else is in
+a batch.
 """
 
 import itertools
@@ -14,9 +15,8 @@ import triton
 import triton.language as tl
 
 from implementations._contract import check
-from implementations._triton import alignment, interpreted, padded, ready
+from implementations._triton import alignment, interpreted, padded, precision, ready
 from implementations._triton_chunk import chunk_kernel
-from implementations._triton_chunk_half import half_chunk_kernel, sum_tables
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
 CHUNK = 64
@@ -65,6 +65,8 @@ def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
         raise ValueError(f"configuration: expected one of {', '.join(CONFIGURATIONS)}; got {name!r}")
     if small and not name.startswith("exact") and not (name == "wide" and dtype == torch.bfloat16):
         raise NotImplementedError(f"configuration {name!r}: tiles of {dtype} with K = {K} are too large for it")
+    if K > 128 and CONFIGURATIONS[name].segment:
+        raise NotImplementedError(f"configuration {name!r}: segments take K up to 128, not {K}")
     return CONFIGURATIONS[name]
 
 
@@ -106,29 +108,25 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
     last = torch.empty((len(plan.chunks), HV, BK), dtype=torch.float32, device=device)
     o = torch.empty_like(v)
     final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
-    precision = "tf32" if half else "ieee" if interpreted() else "tf32x3"
+    products = precision(v.dtype)
     unit = alignment(K, V)
     widths = {"K": K // unit, "V": V // unit, "UNIT": unit}
     common = {
         "HV": HV,
         "BK": BK,
         "VP": VP,
-        "PRECISION": precision,
+        "PRECISION": products,
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
-    programs, block = len(plan.chunks) * HV, min(config.chunk_block, VP)
-    if programs and half:
-        far, tables = torch.empty(tiles[:2], dtype=torch.int32, device=device), sum_tables(device)
-        for again in (False, True):
-            half_chunk_kernel[(programs,)](
-                q, k, v, g, beta, plan.chunks, tables, A, w, u, qg, kg, last, far, H=shape.H, BV=block, FAR=again,
-                num_warps=WARPS, num_stages=1, **widths, **common,
+    if len(plan.chunks) and HV:
+        fast = v.dtype != torch.float32
+        far = torch.empty(tiles[:2], dtype=torch.int32, device=device)
+        for again in (False, True) if fast else (True,):
+            chunk_kernel[(len(plan.chunks) * HV,)](
+                q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, far, H=shape.H,
+                BV=min(config.chunk_block, VP), FAST=fast, FAR=again, SOLVE=products, num_warps=WARPS, num_stages=1,
+                **widths, **common,
             )  # fmt: skip
-    elif programs:
-        chunk_kernel[(programs,)](
-            q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, H=shape.H, BV=block, SOLVE=precision,
-            num_warps=WARPS, num_stages=1, **widths, **common,
-        )  # fmt: skip
     starts = initial_state
     if plan.divided:
         starts = _between_segments(w, u, kg, last, plan, initial_state, (N, HV, K, V), config, widths, common)
@@ -153,7 +151,7 @@ def _between_segments(w, u, kg, last, plan, initial_state, size, config, widths,
         w, u, kg, last, plan.segments, M, N_, BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common
     )  # fmt: skip
     block = min(32, VP)
-    exact = "ieee" if interpreted() else "tf32x3"
+    exact = precision(torch.float16 if w.dtype == torch.bfloat16 else torch.float32)
     link_kernel[(N * HV * (VP // block),)](
         M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, VP=VP, BV=block,
         HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=WARPS, num_stages=1,
