@@ -19,6 +19,7 @@ from properties.law import Judgement, Law
 from properties.profiles import Profile
 from properties.shrink import Attempts, indifferent, set_by_law, simplify
 from properties.strategies import cases, legal
+from properties.takes import fitting
 
 HUGE = 10**12  # no limit on the size of a case
 # Budget units up to which bfloat16 or TF32 arithmetic inside could be all that is wrong.
@@ -76,12 +77,17 @@ class Trial:
 
     def __init__(self, kernel: Kernel, law: Law) -> None:
         self.kernel, self.law = kernel, law
+        self.fit = fitting(kernel.worker.hints.get("takes"))
         self.verdicts: dict[Case, tuple[str, Judgement | None, str]] = {}
         self.fresh = False
         self.counts: Counter[str] = Counter()
         self.coverage: dict[str, Counter[str]] = defaultdict(Counter)
         self.by_regime: dict[str, float] = {}
         self.worst: tuple[float, Case | None] = (0.0, None)
+
+    def adjust(self, case: Case) -> Case:
+        """The case as the kernel takes it and the law speaks of it."""
+        return self.law.adjust(self.fit(case))
 
     def verdict(self, case: Case) -> tuple[str, Judgement | None, str]:
         """(status, judgement, message) of a case; asked once, then remembered."""
@@ -156,13 +162,13 @@ def examine(
 ) -> Record:
     """Draw cases until one breaks the law or the profile is spent; shrink and describe what broke."""
     trial, start = Trial(kernel, law), time.monotonic()
-    record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=kernel.worker.engine)
+    record = Record(name, law.name, law.family, law.sentence, law.equation, seed=seed_, engine=_engine(kernel))
     record.quality = law.quality
     if law.family == "scale" and (reason := _out_of_reach(kernel, law, profile)):
         record.reason = reason
         return record
     pinned = () if law.large or law.serves else pinned
-    failing = next((c for c in map(law.adjust, pinned) if c.dtype in dtypes and _breaks(trial.count(c))), None)
+    failing = next((c for c in map(trial.adjust, pinned) if c.dtype in dtypes and _breaks(trial.count(c))), None)
     found = time.monotonic() if failing else None
     if failing is None:
         failing, found = _search(trial, profile, dtypes, seed_, start)
@@ -172,6 +178,11 @@ def examine(
     _conclude(record, trial, broken=failing is not None)
     record.seconds = round(time.monotonic() - start, 3)
     return record
+
+
+def _engine(kernel: Kernel) -> list[str]:
+    takes = kernel.worker.hints.get("takes") or {}
+    return [*kernel.worker.engine, *(f"asked only for {name} in {list(values)}" for name, values in takes.items())]
 
 
 def _out_of_reach(kernel: Kernel, law: Law, profile: Profile) -> str:
@@ -211,7 +222,7 @@ def _search(
     def hold(drawn: Case) -> None:
         if broken or time.monotonic() - start > profile.seconds:
             _leave()
-        case = trial.law.adjust(drawn)
+        case = trial.adjust(drawn)
         if _breaks(trial.count(case)):
             broken.append((case, time.monotonic()))
             _leave()
@@ -232,14 +243,14 @@ def _leave() -> None:
 def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pinned: tuple[Case, ...]) -> None:
     def attempts(count: int) -> Attempts:
         fails = lambda case: _breaks(trial.verdict(case)[0])  # noqa: E731
-        adjust = lambda case: legal(trial.law.adjust(case), HUGE)  # noqa: E731
+        adjust = lambda case: legal(trial.adjust(case), HUGE)  # noqa: E731
         return Attempts(fails, adjust, count, time.monotonic() + profile.shrink)
 
     ask = attempts(profile.evaluations)
     case = simplify(failing, ask)
     if not trial.fails_afresh(case):  # it needed the calls made before it: every attempt in a new process, then
         ask = attempts(profile.evaluations // 4)
-        others = (failing, *map(trial.law.adjust, (_richer(failing), *pinned)))
+        others = (failing, *map(trial.adjust, (_richer(failing), *pinned)))
         first = next((other for other in others if trial.fails_afresh(other)), None)
         case = failing if first is None else simplify(first, ask)
     ask.left = max(ask.left, len(fields(Case)))

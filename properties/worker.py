@@ -95,13 +95,14 @@ def _pool(target: Target, hints: dict[str, Any]) -> Any:
 
 
 def _told(hints: dict[str, Any], kernel: Any) -> dict[str, Any]:
-    """What laws ask for: keyword sets to try, whether there is a pool call, a raw form, and an interpreter at work."""
+    """What the judge must know of a kernel: its HINTS, and whether an interpreter is at work."""
     sets = [dict(keywords) for keywords in hints.get("configurations", ())]
     interpreted = os.environ.get("TRITON_INTERPRET") == "1" and _uses_triton(getattr(kernel, "__module__", ""), set())
     return {
         "configurations": sets,
         "pool": "pool" in hints,
         "raw": bool(hints.get("raw")),
+        "takes": {name: list(values) for name, values in dict(hints.get("takes") or {}).items()},
         "interpreted": interpreted,
     }
 

@@ -58,7 +58,7 @@ def _facts(line: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("Does not matter", ", ".join(map(str, line["irrelevant"] or []))),
         ("Set by the law", ", ".join(map(str, line["set_by_law"] or []))),
         ("Replay", line["replay"]),
-        ("Ran on", ", ".join(map(str, (line["engine"] or [])[:4]))),
+        ("Ran on", ", ".join(map(str, line["engine"] or []))),
         ("Time", f"{line['seconds'] or 0:.1f} s, profile {line['profile'] or 'unknown'}, seed {line['seed']}"),
     ]
 

@@ -1,0 +1,35 @@
+"""What a kernel takes: cases mapped to the widths, heads and dtypes that its HINTS name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from properties.case import Case
+
+FIELDS = ("K", "V", "H", "group", "dtype", "gate_dtype")
+
+
+def fitting(takes: Mapping[str, Sequence[Any]] | None) -> Callable[[Case], Case]:
+    """A map from any case to one the kernel takes; fields that `takes` does not name stay as they are.
+
+    A number becomes the next larger one that is taken (the largest where there is none), a dtype the first. So a kernel
+    written for K = V = 128 is asked for nothing else, and says so once in its HINTS rather than by refusing each time.
+
+    Args:
+        takes: values by field: K, V, H (key heads), group (value heads of a key head), dtype, gate_dtype.
+
+    Raises:
+        ValueError: for an unknown field, or a field without values.
+    """
+    taken = dict(takes or {})
+    for name, values in taken.items():
+        if name not in FIELDS or not values:
+            raise ValueError(f'HINTS["takes"]: expected values for some of {", ".join(FIELDS)}; got {name}: {values!r}')
+    return lambda case: case.but(**{name: _nearest(getattr(case, name), taken[name]) for name in taken})
+
+
+def _nearest(value: Any, taken: Sequence[Any]) -> Any:
+    if value in taken:
+        return value
+    if isinstance(value, str):
+        return taken[0]
+    return min((x for x in taken if x > value), default=max(taken))

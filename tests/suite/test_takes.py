@@ -1,0 +1,38 @@
+"""A kernel that says what it takes is asked for that."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from properties.case import Case
+from properties.takes import fitting
+
+NARROW = Path(__file__).with_name("narrow.py")
+
+
+def test_a_case_becomes_one_that_the_kernel_takes():
+    fit = fitting({"K": [64, 128], "dtype": ["bfloat16", "float16"]})
+    assert fit(Case(K=1)).K == 64 and fit(Case(K=100)).K == 128 and fit(Case(K=256)).K == 128
+    assert fit(Case()).dtype == "bfloat16" and fit(Case(dtype="float16")).dtype == "float16"
+    assert fit(Case(V=3)).V == 3
+    assert fitting(None)(Case(K=5)) == Case(K=5)
+
+
+@pytest.mark.parametrize("takes", [{"T": [1]}, {"K": []}])
+def test_what_cannot_be_taken_is_said(takes):
+    with pytest.raises(ValueError, match="takes"):
+        fitting(takes)
+
+
+def test_a_narrow_kernel_is_verified_where_it_works_and_says_where(tmp_path):
+    command = [sys.executable, "-m", "kda", "check", f"{NARROW}:narrow", "--profile", "smoke", "--jobs", "1"]
+    command += ["--law", "*recurrence", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])
+    assert line["status"] == "pass" and line["refused"] == 0 and line["informative"] > 5
+    assert "asked only for K in [4, 8]" in line["engine"]
+    assert all(f"K={K}" not in line["worst_case"] for K in (1, 2, 3, 16))
