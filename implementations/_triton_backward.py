@@ -34,8 +34,8 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-# A decay of 2^-1000 is 0 in float32, and sums of a chunk of them are still ordinary numbers.
-LEAST = tl.constexpr(-1000.0)
+# exp(-692) is 0 in float32, sums of a chunk of such gates are still ordinary numbers, and bfloat16 holds -692 exactly.
+LEAST = tl.constexpr(-692.0)
 SMALLEST = tl.constexpr(2.0**-126)
 
 
@@ -67,6 +67,19 @@ def dot(a, b, MODE: tl.constexpr):
 
 
 @triton.jit
+def halves(x, MODE: tl.constexpr):
+    """Float32 numbers as sums of two that bfloat16 holds: 16 of their bits.
+
+    On a GPU the first is cut off, not rounded: a bit mask costs less than rounding and back.
+    """
+    if MODE == "bfloat16":
+        high = (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+    else:
+        high = rounded(x, MODE)
+    return rounded(high, MODE), rounded(x - high, MODE)
+
+
+@triton.jit
 def fine_dot(a, b, MODE: tl.constexpr):
     """A product of float32 numbers that keeps 16 bits of them where `dot` keeps 8: for M, its inverse, and with it.
 
@@ -74,22 +87,29 @@ def fine_dot(a, b, MODE: tl.constexpr):
     costs twenty budget units, rounding the factors of M two.
     """
     if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
-        a_high, b_high = rounded(a, MODE), rounded(b, MODE)
-        a_low, b_low = rounded(a - a_high.to(tl.float32), MODE), rounded(b - b_high.to(tl.float32), MODE)
-        return tl.dot(a_low, b_high) + tl.dot(a_high, b_low) + tl.dot(a_high, b_high)
+        a_high, a_low = halves(a, MODE)
+        b_high, b_low = halves(b, MODE)
+        return tl.dot(a_high, b_high, tl.dot(a_high, b_low, tl.dot(a_low, b_high)))
     else:
         return dot(a, b, MODE)
 
 
 @triton.jit
 def sums(chosen, x, MODE: tl.constexpr):
-    """Sums of the chosen rows of x, [C, C] of zeros and ones times [C, D]; in halves where operands are bfloat16."""
-    if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
-        high = rounded(x, MODE)
-        low = x - high.to(tl.float32)
-        return dot(chosen, low, MODE) + dot(chosen, high, MODE)
+    """Log2 decays: sums of the chosen rows of gates x, [C, C] of zeros and ones times [C, D]; bfloat16 ones exactly."""
+    if x.dtype == tl.bfloat16:
+        return dot(chosen, x, MODE) * LOG2E
+    elif (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
+        high, low = halves(x, MODE)
+        return tl.dot(rounded(chosen, MODE), high, tl.dot(rounded(chosen, MODE), low)) * LOG2E
     else:
-        return dot(chosen, x, MODE)
+        return dot(chosen, x, MODE) * LOG2E
+
+
+@triton.jit
+def whole_decay(gate):
+    """The decay of all tokens together, by channel."""
+    return tl.exp2(tl.sum(gate.to(tl.float32), axis=0) * LOG2E)
 
 
 @triton.jit
@@ -133,9 +153,12 @@ def place_of(number, table, T, C: tl.constexpr, PACKED: tl.constexpr):
 
 
 @triton.jit
-def gates(g, at, mask):
-    """Log2 decays; 0 outside the sequence and in padding channels."""
-    return tl.maximum(tl.load(g + at, mask=mask, other=0.0).to(tl.float32) * LOG2E, LEAST)
+def gates(g, at, mask, MODE: tl.constexpr):
+    """Log decays; 0 outside the sequence and in padding channels. What is bfloat16 stays it."""
+    gate = tl.load(g + at, mask=mask, other=0.0)
+    if (MODE != "bfloat16") or (gate.dtype != tl.bfloat16):
+        gate = gate.to(tl.float32)
+    return tl.where(gate > LEAST, gate, tl.full((1, 1), LEAST, gate.dtype))
 
 
 @triton.jit(do_not_specialize=["T", "H", "HV", "K"])
@@ -160,7 +183,7 @@ def pair_kernel(
         at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
         query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
         key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
-        gate = gates(g, at_row[:, None] * K + channels[None, :], both)
+        gate = gates(g, at_row[:, None] * K + channels[None, :], both, MODE)
         reads += tl.where(row == column, tl.sum(query * key, axis=1)[:, None], 0.0)
         for level in range(LEVELS):
             decay = tl.exp2(sums(table_of(spans, level, C), gate, MODE))
@@ -224,12 +247,12 @@ def ahead_kernel(
     at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
     at_gate, at_value = at_row[:, None] * K + channels[None, :], at_row[:, None] * V + columns[None, :]
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
-    gate = gates(g, at_gate, both)
+    gate = gates(g, at_gate, both, MODE)
     into = tl.exp2(sums(table_of(spans, LEVELS, C), gate, MODE))
     out_of = tl.exp2(sums(table_of(spans, LEVELS + 1, C), gate, MODE))
     tl.store(w + at_gate, rounded(fine_dot(solved, key * into, MODE), MODE), mask=both)
     tl.store(kb + at_gate, rounded(strength[:, None] * key * out_of, MODE), mask=both)
-    tl.store(last + (number * HV + head) * K + channels, tl.exp2(tl.sum(gate, axis=0)), mask=channels < K)
+    tl.store(last + (number * HV + head) * K + channels, whole_decay(gate), mask=channels < K)
     value = tl.load(v + at_value, mask=fits, other=0.0)
     tl.store(u + at_value, rounded(fine_dot(solved, value.to(tl.float32), MODE), MODE), mask=fits)
 
@@ -259,7 +282,7 @@ def behind_kernel(
     at_gate, at_value = at_row[:, None] * K + channels[None, :], at_row[:, None] * V + columns[None, :]
     query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
-    gate = gates(g, at_gate, both)
+    gate = gates(g, at_gate, both, MODE)
     into = tl.exp2(sums(table_of(spans, LEVELS, C), gate, MODE))
     out_of = tl.exp2(sums(table_of(spans, LEVELS + 1, C), gate, MODE))
     tl.store(y + at_gate, rounded(fine_dot(solved, key * out_of, MODE), MODE), mask=both)

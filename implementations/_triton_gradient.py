@@ -6,7 +6,7 @@ The equations stand at the top of `_triton_backward.py`.
 import triton
 import triton.language as tl
 
-from implementations._triton_backward import dot, gates, place_of, rounded, sums, table_of
+from implementations._triton_backward import dot, gates, place_of, rounded, sums, table_of, whole_decay
 
 
 @triton.jit
@@ -104,8 +104,7 @@ def pair_gradient_kernel(
     rows = first + i
     inside, at_row = rows < stop, rows * HV + head
     strength = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
-    earlier, later = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    read_by, reads = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    pairs, reads = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     diagonal, dstrength = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
     for b in range(tl.cdiv(V, BV)):
         columns = b * BV + tl.arange(0, BV)
@@ -116,16 +115,14 @@ def pair_gradient_kernel(
         along = tl.load(e + at, mask=fits, other=0.0).to(tl.float32)
         written, dvalue = strength * residual, strength * along
         tl.store(dv + at, dvalue.to(dv.dtype.element_ty), mask=fits)
-        later += dot(dvalue, tl.trans(written), MODE)
-        earlier += dot(written, tl.trans(dvalue), MODE)
+        pairs += dot(dvalue, tl.trans(written), MODE)
         reads += dot(cotangent, tl.trans(written), MODE)
-        read_by += dot(written, tl.trans(cotangent), MODE)
         diagonal += tl.sum(cotangent.to(tl.float32) * written, axis=1)
         dstrength += tl.sum(residual * along, axis=1)
     lower = i[:, None] > i[None, :]
     at_pair = at_row[:, None] * C + i[None, :]
-    tl.store(dM + at_pair, rounded(-tl.where(lower, later, earlier), MODE), mask=inside[:, None])
-    tl.store(dA + at_pair, rounded(scale * tl.where(lower, reads, read_by), MODE), mask=inside[:, None])
+    tl.store(dM + at_pair, rounded(-tl.where(lower, pairs, tl.trans(pairs)), MODE), mask=inside[:, None])
+    tl.store(dA + at_pair, rounded(scale * tl.where(lower, reads, tl.trans(reads)), MODE), mask=inside[:, None])
     tl.store(own + at_row, scale * diagonal, mask=inside)
     tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=inside)
 
@@ -180,13 +177,13 @@ def gradient_kernel(
     at_gate = at_row[:, None] * K + channels[None, :]
     query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
     key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
-    gate = gates(g, at_gate, both)
+    gate = gates(g, at_gate, both, MODE)
     into, out_of = table_of(spans, LEVELS, C), table_of(spans, LEVELS + 1, C)
     dquery = scale * tl.exp2(sums(into, gate, MODE)) * from_read
     before = -tl.exp2(sums(into, gate, MODE)) * from_key
     behind = tl.exp2(sums(out_of, gate, MODE)) * to_end
     dgate = dot(tl.trans(into), query * dquery + key * before, MODE) + dot(tl.trans(out_of), key * behind, MODE)
-    dgate += (tl.exp2(tl.sum(gate, axis=0)) * kept)[None, :]
+    dgate += (whole_decay(gate) * kept)[None, :]
     diagonal = tl.load(own + at_row, mask=inside, other=0.0)[:, None]
     dquery, dkey = dquery + diagonal * key, before + behind + diagonal * query
     at_pair, mask = at_row[:, None] * C + i[None, :], inside[:, None]
