@@ -155,10 +155,10 @@ def link_kernel(
     S = tl.zeros((BK, BV), tl.float32)
     if HAS_STATE:
         S += tl.load(initial_state + n * (HV * K * V) + at_state, mask=inner, other=0.0).to(tl.float32)
-    for m in range(first, first + count):
+    for m in range(first, first + count - 1):
         tl.store(starts + m * (HV * K * V) + at_state, S, mask=inner)
-        if m + 1 < first + count:
-            tile = m * HV + head
-            step = tl.load(M + tile * (BK * BK) + channels[:, None] * BK + channels[None, :])
-            S = tl.dot(step, S, input_precision=PRECISION)
-            S += tl.load(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :])
+        tile = m * HV + head
+        step = tl.load(M + tile * (BK * BK) + channels[:, None] * BK + channels[None, :])
+        S = tl.dot(step, S, input_precision=PRECISION)
+        S += tl.load(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :])
+    tl.store(starts + (first + count - 1) * (HV * K * V) + at_state, S, mask=inner)

@@ -17,6 +17,7 @@ import triton.language as tl
 from implementations._contract import check
 from implementations._triton import alignment, interpreted, padded, precision, ready
 from implementations._triton_chunk import chunk_kernel
+from implementations._triton_raw import Raw, mapped
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
 CHUNK = 64
@@ -33,6 +34,7 @@ class Config(NamedTuple):
     segment: int = 0
     transition_block: int = 128
     transition_stages: int = 2
+    link_stages: int = 3
 
 
 CONFIGURATIONS = {
@@ -42,10 +44,14 @@ CONFIGURATIONS = {
     "some-heads": Config(128, 32, 3),
     "few-heads": Config(128, 64, 3, segment=16),
     # Not chosen by itself: what segments do, on sequences short enough to check.
-    "exact-segments": Config(64, 16, 1, segment=1, transition_block=32, transition_stages=1),
+    "exact-segments": Config(64, 16, 1, segment=1, transition_block=32, transition_stages=1, link_stages=1),
     "short-segments": Config(128, 64, 3, segment=1),
 }
-HINTS = {"array": "torch", "configurations": tuple({"configuration": name} for name in CONFIGURATIONS)}
+HINTS = {
+    "array": "torch",
+    "configurations": tuple({"configuration": name} for name in CONFIGURATIONS),
+    "raw": True,
+}
 
 
 def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
@@ -71,14 +77,22 @@ def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
 
 
 def triton_chunked(
-    q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None, configuration=None
-):
+    q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None, configuration=None,
+    use_qk_l2norm_in_kernel=False, use_gate_in_kernel=False, use_beta_sigmoid_in_kernel=False, allow_neg_eigval=False,
+    safe_gate=False, lower_bound=None, A_log=None, dt_bias=None,
+):  # fmt: skip
     """S_t = (I - beta_t k_t k_t^T) Diag(exp g_t) S_(t-1) + beta_t k_t v_t^T,  o_t = scale S_t^T q_t.
 
     Shapes and ranges are the contract's (`implementations/_contract.py`); float32, bfloat16 or float16; K up to 256.
     `configuration` names a row of CONFIGURATIONS in place of the one chosen by shape.
 
+    The raw form, with flash-linear-attention's keywords: use_qk_l2norm_in_kernel divides q and k by sqrt(|x|^2 + 1e-6);
+    use_gate_in_kernel takes g as -exp(A_log) softplus(g + dt_bias), with safe_gate as lower_bound sigmoid(exp(A_log)
+    (g + dt_bias)); use_beta_sigmoid_in_kernel takes beta as sigmoid(beta), twice that with allow_neg_eigval. A_log has
+    HV numbers, dt_bias [HV, K] or None, lower_bound is below 0.
+
     Raises:
+        ValueError: for an unknown configuration, and for a missing or wrong parameter of the raw form.
         NotImplementedError: for float64, K above 256, gradients, and on a CPU without the interpreter.
     """
     shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
@@ -86,6 +100,11 @@ def triton_chunked(
     if shape.K > 256:
         raise NotImplementedError(f"K = {shape.K}: this kernel goes up to 256")
     config = choose(v.dtype, shape.HV, padded(shape.K), configuration)
+    raw = Raw(
+        use_qk_l2norm_in_kernel, use_gate_in_kernel, use_beta_sigmoid_in_kernel, allow_neg_eigval, safe_gate,
+        lower_bound, A_log, dt_bias,
+    )  # fmt: skip
+    q, k, g, beta = mapped(q, k, g, beta, shape, raw)
     return forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, config)
 
 
@@ -151,10 +170,10 @@ def _between_segments(w, u, kg, last, plan, initial_state, size, config, widths,
         w, u, kg, last, plan.segments, M, N_, BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common
     )  # fmt: skip
     block = min(32, VP)
-    exact = precision(torch.float16 if w.dtype == torch.bfloat16 else torch.float32)
+    exact = precision(torch.float32)
     link_kernel[(N * HV * (VP // block),)](
         M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, VP=VP, BV=block,
-        HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=WARPS, num_stages=1,
+        HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=WARPS, num_stages=config.link_stages,
         **widths,
     )  # fmt: skip
     return starts
