@@ -15,7 +15,7 @@ __all__ = ["chunk_kda", "chunk_kda_safe_gate", "fused_recurrent_kda"]
 
 HINTS: dict[str, Any] = {
     "array": "torch",
-    "takes": {"K": (64,), "V": (64,), "H": (1, 2), "group": (1, 2), "dtype": ("bfloat16", "float32")},
+    "takes": {"K": (64,), "V": (64,), "H": (2,), "group": (1,), "dtype": ("bfloat16",)},
 }
 
 
