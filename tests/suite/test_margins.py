@@ -61,3 +61,11 @@ def test_what_a_kernel_refuses_is_counted_and_ends_nothing(tmp_path):
     assert {row["kernel"] for row in rows} == {"recurrent"}
     assert "refuses, float32: no numbers for 1 cases (1 refused)" in (tmp_path / "fit.md").read_text()
     assert json.loads((tmp_path / "fit.json").read_text())["missed"]["refuses, float32"][0].startswith("refused: ")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_inverse_may_add_up_what_a_large_first_state_left(dtype):
+    case = Case(T=63, V=1, dtype=dtype, gate="mixed", key="alternating", beta="to-two", state="huge", seed=54441)
+    held = {n: run for n, run in fit.honest_runs(dtype).items() if not n.endswith(fit.NOT_HELD[dtype] or ("\n",))}
+    rows = fit.fit(held.items(), dtype, [case], 1e9)
+    assert max(row["condition"] / margins.constant(row["quantity"], dtype) for row in rows) < 0.7
