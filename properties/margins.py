@@ -72,9 +72,10 @@ def cut(bits: int, x: Tensor) -> Tensor:
 def faults(dtype: str) -> dict[str, Callable[..., Any]]:
     """Kernels that lose precision somewhere, by name; nothing else is wrong with them."""
     chunk = partial(honest.chunked, chunk=16)
-    found: dict[str, Callable[..., Any]] = {
-        f"read of {bits} bits": partial(chunk, reading=partial(cut, bits)) for bits in GRADES[dtype]
-    }
+    found: dict[str, Callable[..., Any]] = {}
+    for bits in GRADES[dtype]:
+        found[f"read of {bits} bits"] = partial(chunk, reading=partial(cut, bits))
+        found[f"write of {bits} bits"] = partial(chunk, writing=partial(cut, bits))
     for name, rounding in (("bfloat16", honest.bf16), ("float16", honest.fp16)):
         found[f"state in {name}"] = partial(chunk, storing=kept_in(rounding))
         found[f"decay in {name}"] = partial(chunk, decaying=kept_in(rounding))
