@@ -16,7 +16,9 @@ Every honest kernel makes, at every token, an error of about one unit roundoff u
 * a kernel that forms the inverse of its triangular system adds up, for every token, what each earlier one of the chunk
   contributed alone, where a solution would have let those cancel. R is the covariance of such contributions, r the
   residual, both faded over about 64 tokens: R <- A R A^T + beta^2 max_v r^2 k k^T, I^2 <- alpha^2 I^2 +
-  (beta k)^2 (max_v r^2 + k^T R k);
+  (beta k)^2 (max_v r^2 + k^T R k). What the inverse is multiplied with is v less a read of the state at the chunk's
+  start, only decayed, so r^2 is the larger one of that residual and of the one at token t: a large first state that
+  the first tokens erase stays in every term of the chunk;
 * errors that are the same at every token, such as that of exp(g) for a constant gate. They add up in one direction:
 
       X_t = A (X_(t-1) + s S_(t-1)).
@@ -100,14 +102,17 @@ def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) 
     v, g, beta = problem.v[row, span], problem.g[row, span], problem.beta[row, span]
     S = np.zeros((HV, K, problem.V)) if problem.initial_state is None else np.array(problem.initial_state[n])
     X, P, square, sums = np.zeros_like(S), np.zeros((HV, K, K)), S * S, np.zeros((HV, K))
-    R, parts = np.zeros_like(P), np.zeros((HV, K))
+    R, parts, first = np.zeros_like(P), np.zeros((HV, K)), S
     for t in range(len(q)):
         alpha, key = np.exp(g[t]), k[t]
+        first = decay(S if t % CHUNK == 0 else first, alpha)
         held, X, square = decay(S, alpha), decay(X + share * S, alpha), decay(square, alpha**2)
         P = alpha[:, :, None] * P * alpha[:, None, :]
         terms = np.max(v[t] ** 2, axis=-1) + np.sum(key**2, axis=-1) * np.max(square.sum(axis=-2), axis=-1)
         residual = v[t] - (key[:, None, :] @ held)[:, 0]
-        size, R = np.max(residual**2, axis=-1), FADE * alpha[:, :, None] * R * alpha[:, None, :]
+        unsolved = v[t] - (key[:, None, :] @ first)[:, 0]
+        size = np.max(np.maximum(residual**2, unsolved**2), axis=-1)
+        R = FADE * alpha[:, :, None] * R * alpha[:, None, :]
         parts = FADE * alpha**2 * parts
         terms = terms + np.sum(key**2, axis=-1) * parts.sum(axis=-1)
         parts = parts + (beta[t, :, None] * key) ** 2 * (size[:, None] + (key[:, None, :] @ R @ key[:, :, None])[:, 0])

@@ -1,8 +1,9 @@
 """How many roundings honest kernels need: `python -m properties.fit --out DIR` fits the constants of the budgets.
 
 Without --kernel it measures the algorithms of `properties/honest.py` on the CPU; with --kernel TARGET (repeated), and
---device cuda where there is a GPU, the kernels named. It writes DIR/fit.json with every worst case, DIR/fit.md with the
-tables and, where matplotlib is installed, a picture for each dtype. It changes no constant.
+--device cuda where there is a GPU, the kernels named. It writes DIR/fit.json with the worst cases, DIR/fit.md with the
+tables and, where matplotlib is installed, a picture for each dtype. It changes no constant. Every kernel sees the same
+cases of a seed; a limit of time ends the series early, and the tables say how many cases were measured and refused.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,23 @@ import numpy as np
 
 from kda_spec import Problem, trace
 from properties import budgets, gradient_budgets
-from properties.calls import Broke, Kernel, Refused
-from properties.case import Case, build, cotangents
+from properties.calls import Broke, Kernel, NotRun, Refused, problem_of
+from properties.case import Case, cotangents
 from properties.process import Worker
 from properties.regimes import BETAS, GATES, KEYS, STATES
 
 LENGTHS = (1, 2, 5, 15, 16, 17, 40, 63, 64, 65, 100, 128, 130, 190)
 WIDTHS = (1, 2, 3, 4, 8, 16, 24, 32, 64)
 GRADIENTS = ("dq", "dk", "dv", "dg", "dbeta", "dinitial_state")
+WORST = 5  # cases of each kernel, dtype and quantity that fit.json tells
 Results = dict[str, np.ndarray]
 Run = Callable[[Case, Problem], Results]
 
 
-def draw(rng: np.random.Generator, dtype: str, longest: int) -> Case:
-    """A random dense case: every regime, lengths around the chunk, widths up to 64 (at times 128)."""
+def draw(rng: np.random.Generator, dtype: str, longest: int, widths: tuple[int, ...] = ()) -> Case:
+    """A random dense case: every regime, lengths around the chunk, K and V of `widths` (up to 64, at times 128)."""
     pick = lambda names: str(rng.choice(list(names)))  # noqa: E731
-    widths = WIDTHS if longest <= 200 else (*WIDTHS, 128)
+    widths = widths or (WIDTHS if longest <= 200 else (*WIDTHS, 128))
     huge = dtype == "float16"
     return Case(
         T=int(rng.choice([T for T in LENGTHS if T <= longest])),
@@ -50,33 +52,48 @@ def draw(rng: np.random.Generator, dtype: str, longest: int) -> Case:
     )
 
 
+@lru_cache(maxsize=4)
+def expected(case: Case, problem: Problem) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of every quantity the truth and its sizes (budgets over constants): by the written mass, with the condition."""
+    truth, dtype = trace(problem), case.dtype
+    found = {}
+    for name, want, budget, constant in (
+        ("o", truth.o, budgets.output_budget, budgets.OUTPUT),
+        ("final_state", truth.final_state, budgets.state_budget, budgets.STATE),
+    ):
+        mass, grown = (budget(problem, truth, dtype, conditioned) / constant[dtype] for conditioned in (False, True))
+        found[name] = (want, mass[..., None], grown[..., None]) if name == "o" else (want, mass, grown)
+    mass, grown = (
+        gradient_budgets.gradient_truth(problem, *cotangents(case, problem), dtype, conditioned)
+        for conditioned in (False, True)
+    )
+    constant = gradient_budgets.GRADIENT[dtype]
+    return found | {"d" + x: (mass[x][0], mass[x][1] / constant, grown[x][1] / constant) for x in mass}
+
+
 def measure(results: Results, case: Case, problem: Problem) -> dict[str, tuple[float, float]]:
     """Worst error of every result in multiples of u times the size: by the written mass, with the condition."""
-    truth, dtype, found = trace(problem), case.dtype, {}
-    for conditioned in (False, True):
-        sizes = {
-            "o": budgets.output_budget(problem, truth, dtype, conditioned)[..., None] / budgets.OUTPUT[dtype],
-            "final_state": budgets.state_budget(problem, truth, dtype, conditioned) / budgets.STATE[dtype],
-        }
-        want = {"o": truth.o, "final_state": truth.final_state}
-        errors = {name: budgets.worst(results[name], want[name], size).units for name, size in sizes.items()}
-        if grads := {name[1:]: x for name, x in results.items() if name in GRADIENTS}:
-            by_name = gradient_budgets.all_errors(grads, problem, *cotangents(case, problem), dtype, conditioned)
-            constant = gradient_budgets.GRADIENT[dtype]
-            errors |= {"d" + name: error.units * constant for name, error in by_name.items()}
-        for name, units in errors.items():
-            found[name] = (*found.get(name, ()), float(min(units, 1e9)))
+    found = {}
+    for name, got in results.items():
+        want, *sizes = expected(case, problem)[name]
+        got = gradient_budgets.beyond(got, want, case.dtype) if name in GRADIENTS else got
+        mass, grown = (float(min(budgets.worst(got, want, size).units, 1e9)) for size in sizes)
+        found[name] = mass, grown
     return found
 
 
 def honest_runs(dtype: str) -> dict[str, Run]:
     """The algorithms of `properties/honest.py` on the CPU."""
-    import torch
-
     from properties import honest
 
+    return torch_runs(honest.VARIANTS[dtype], dtype)
+
+
+def torch_runs(kernels: dict[str, Callable[..., Any]], dtype: str) -> dict[str, Run]:
+    """Functions of torch tensors, called in this process on the CPU, with their gradients."""
+    import torch
+
     torch.set_num_threads(1)
-    kernels = honest.VARIANTS[dtype]
 
     def run(kernel: Callable[..., Any], case: Case, problem: Problem) -> Results:
         make = lambda x, kind: torch.tensor(x).to(getattr(torch, kind)).requires_grad_()  # noqa: E731
@@ -98,28 +115,34 @@ def target_runs(targets: list[str], device: str) -> Iterator[tuple[str, Run]]:
     def run(kernel: Kernel, case: Case, problem: Problem) -> Results:
         try:
             output = kernel(case, problem, grad="both")
-        except (Refused, Broke):
+        except Refused:
             output = kernel(case, problem)
         return {"o": output.o, "final_state": output.final_state} | {"d" + n: x for n, x in output.gradients.items()}
 
     for target in targets:
-        with Worker(target, device=device, timeout=300.0) as worker:
+        with Worker(target, device=device, timeout=120.0) as worker:
             worker.start()
             yield target, partial(run, Kernel(worker))
 
 
-def fit(runs: Any, dtype: str, cases: list[Case], seconds: float) -> list[dict[str, Any]]:
-    """One row for every kernel, case and quantity."""
-    rows = []
+def fit(
+    runs: Any, dtype: str, cases: list[Case], seconds: float, missed: dict[str, list[str]] | None = None
+) -> list[dict[str, Any]]:
+    """One row for every kernel, case and quantity; `missed` collects, by kernel, why a case has no numbers."""
+    rows, missed = [], {} if missed is None else missed
     for name, run in runs:
         start = time.monotonic()
         for case in cases:
             if time.monotonic() - start > seconds:
                 break
-            problem = build(case)
+            problem = problem_of(case)
             try:
                 results = run(case, problem)
-            except (Refused, Broke):
+            except (Refused, NotRun, Broke) as error:
+                how = (
+                    error.status if isinstance(error, Broke) else "refused" if isinstance(error, Refused) else "not run"
+                )
+                missed.setdefault(f"{name}, {dtype}", []).append(f"{how}: {case!r}: {str(error).splitlines()[0][:200]}")
                 continue
             for quantity, (mass, condition) in measure(results, case, problem).items():
                 rows.append(
@@ -188,6 +211,22 @@ def picture(rows: list[dict[str, Any]], dtype: str, path: Path) -> None:
     pyplot.close(figure)
 
 
+def write(out: Path, rows: list[dict[str, Any]], missed: dict[str, list[str]], seed: int) -> None:
+    """fit.json: the worst cases of every kernel, dtype and quantity, and what was missed; fit.md: the maxima."""
+    by_cell: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_cell[row["dtype"], row["kernel"], row["quantity"]].append(row)
+    worst = [row for cell in by_cell.values() for row in sorted(cell, key=lambda row: -row["condition"])[:WORST]]
+    found = {"seed": seed, "worst": worst, "missed": missed}
+    (out / "fit.json").write_text(json.dumps(found, indent=0) + "\n")
+    lines = [table(rows)]
+    for name, reasons in missed.items():
+        kinds = sorted({reason.split(":")[0] for reason in reasons})
+        counts = ", ".join(f"{sum(r.startswith(kind + ':') for r in reasons)} {kind}" for kind in kinds)
+        lines.append(f"* {name}: no numbers for {len(reasons)} cases ({counts}), the first {reasons[0]}")
+    (out / "fit.md").write_text(f"Seed {seed}.\n" + "\n".join(lines) + "\n")
+
+
 # Kernels that are measured but not held to the budget: they compute with less than the dtype they say.
 NOT_HELD: dict[str, tuple[str, ...]] = {"float32": ("TF32",), "bfloat16": (), "float16": ("bfloat16",)}
 
@@ -202,19 +241,24 @@ def main() -> None:
     parser.add_argument("--kernel", action="append", default=[], metavar="TARGET")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--longest", type=int, default=200)
+    parser.add_argument("--widths", type=int, nargs="+", default=[], help="K and V are drawn from these")
     parser.add_argument("--seconds", type=float, default=1e9, help="for each kernel and dtype")
+    parser.add_argument("--limit", type=float, default=1e9, help="seconds for everything, shared out evenly")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for dtype in options.dtype or ["float32", "bfloat16", "float16"]:
+    dtypes = options.dtype or ["float32", "bfloat16", "float16"]
+    rows: list[dict[str, Any]] = []
+    missed: dict[str, list[str]] = {}
+    stop = time.monotonic() + options.limit
+    for n, dtype in enumerate(dtypes):
         rng = np.random.default_rng(options.seed)
-        cases = [draw(rng, dtype, options.longest) for _ in range(options.cases)]
+        cases = [draw(rng, dtype, options.longest, tuple(options.widths)) for _ in range(options.cases)]
         runs = target_runs(options.kernel, options.device) if options.kernel else honest_runs(dtype).items()
-        rows += fit(runs, dtype, cases, options.seconds)
-        held = [row for row in rows if not row["kernel"].endswith(NOT_HELD[row["dtype"]] or ("\n",))]
-        worst = sorted(held, key=lambda row: -row["condition"])[:2000]
-        (options.out / "fit.json").write_text(json.dumps(worst, indent=0) + "\n")
-        (options.out / "fit.md").write_text(table(rows))
+        count = len(options.kernel) or len(runs)
+        for m, run in enumerate(runs):
+            share = (stop - time.monotonic()) / ((len(dtypes) - n) * count - m)
+            rows += fit([run], dtype, cases, min(options.seconds, share), missed)
+            write(options.out, rows, missed, options.seed)
         try:
             picture(rows, dtype, options.out / f"budget-{dtype}.svg")
         except ImportError:

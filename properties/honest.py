@@ -56,7 +56,9 @@ class _Product(torch.autograd.Function):
 
 def chunked(q,  # noqa: D417
              k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None,
-            chunk: int = 64, decays: str = "safe", solve: str = "substitution", rounding: Round = exact):  # fmt: skip
+            chunk: int = 64, decays: str = "safe", solve: str = "substitution", rounding: Round = exact,
+            reading: Round | None = None, writing: Round | None = None, storing: Round = exact,
+            decaying: Round = exact):  # fmt: skip
     """The chunkwise form for a dense batch.
 
     Args:
@@ -67,6 +69,10 @@ def chunked(q,  # noqa: D417
         solve: "substitution" (u by forward substitution), "inverse" (T = (I + L)^-1, then u = T (..)) or "wy"
             (T (beta V) - T (beta Gamma K) S, as flash-linear-attention does).
         rounding: what happens to the operands of matrix products.
+        reading: what happens to those of the one product of decayed queries and state, where that is another rounding.
+        writing: likewise, of the one product of keys and values that is added to the state.
+        storing: what happens to the state from chunk to chunk; no honest kernel rounds it.
+        decaying: what happens to the decays from the first and to the last token of a chunk; likewise.
     """
     if cu_seqlens is not None:
         raise NotImplementedError("packed sequences: this form is for fitting budgets")
@@ -82,7 +88,8 @@ def chunked(q,  # noqa: D417
     queries, keys = (cut(x).repeat_interleave(HV // H, dim=1) for x in (q, k))
     values, strength = cut(v), cut(beta)
     G = cut(g).cumsum(dim=3) if decays == "safe" else cut(g).float().cumsum(dim=3)
-    from_start, to_end = G.exp().float(), (G[..., -1:, :] - G).exp().float()
+    from_start, to_end = (decaying(x.exp().float()) for x in (G, G[..., -1:, :] - G))
+    read, write = (product if own is None else _rounded(own) for own in (reading, writing))
     A, L = (_scores(x, keys, G, decays, product) for x in (queries, keys))
     A, system = A.tril(), torch.eye(chunk) + strength * L.tril(-1)
     inverse = _solve(system, torch.eye(chunk).expand_as(system))
@@ -97,10 +104,15 @@ def chunked(q,  # noqa: D417
             left = strengths * (values[:, :, m] - product(decayed, S))
             direct = solve == "substitution"
             u = _solve(system[:, :, m], left) if direct else product(inverse[:, :, m], left)
-        outputs.append(scale * (product(from_start[:, :, m] * queries[:, :, m], S) + product(A[:, :, m], u)))
-        S = from_start[:, :, m, -1, :, None] * S + product((to_end[:, :, m] * keys[:, :, m]).transpose(-1, -2), u)
+        outputs.append(scale * (read(from_start[:, :, m] * queries[:, :, m], S) + product(A[:, :, m], u)))
+        put = write((to_end[:, :, m] * keys[:, :, m]).transpose(-1, -2), u)
+        S = storing(from_start[:, :, m, -1, :, None] * S + put)
     o = torch.cat(outputs, dim=2).transpose(1, 2)[:, :T] if outputs else v.new_zeros(v.shape)
     return o.to(v.dtype), S if output_final_state else None
+
+
+def _rounded(own: Round) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda a, b: _Product.apply(a, b, own)
 
 
 def _solve(system: Tensor, right: Tensor) -> Tensor:
