@@ -80,7 +80,9 @@ def _recurrent(
     if HAS_STATE:
         S = tl.load(source + state + place, mask=both, other=0.0).to(tl.float32)
     key_head, padding = head // GROUP, columns * 0 + where < 0
-    if ONE:  # without a loop the token is on its way while the state still is
+    # Without a loop the token is on its way while the state still is. The last bit may differ from the loop's, so only
+    # decoding from a pool, where a call has one token for every row, takes this way.
+    if ONE:
         at = start * HV + head
         S = _token(
             S, q, k, v + at * V, g, beta, o + at * V, scale, start * H + key_head, at, K, rows, columns, inside, wide,
@@ -132,7 +134,8 @@ def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
         scale: default K ** -0.5.
 
     Returns:
-        o in v's shape and dtype.
+        o in v's shape and dtype; a row's bits do not depend on the other rows, but those of T = 1 may differ in the last
+        place from those of a longer or packed call.
 
     Raises:
         ValueError: for a wrong shape or a pool that is not contiguous.
@@ -170,7 +173,7 @@ def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
             q, k, v, g, beta, source, sink, slots, cu, o, shape.K**-0.5 if scale is None else scale, shape.T,
             H=shape.H, HV=shape.HV, GROUP=shape.HV // shape.H, K=shape.K // unit, V=shape.V // unit, BK=BK, BV=BV,
             HAS_STATE=source is not None, WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None,
-            PACKED=cu is not None, ONE=cu is None and shape.T == 1, UNIT=unit, num_warps=warps,
+            PACKED=cu is not None, ONE=slots is not None and cu is None and shape.T == 1, UNIT=unit, num_warps=warps,
         )  # fmt: skip
     return o
 
