@@ -134,7 +134,7 @@ def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
         scale: default K ** -0.5.
 
     Returns:
-        o in v's shape and dtype; a row's bits do not depend on the other rows, but those of T = 1 may differ in the last
+        o in v's shape and dtype. A row's bits do not depend on the other rows; with T = 1 they may differ in the last
         place from those of a longer or packed call.
 
     Raises:
