@@ -67,7 +67,7 @@ def test_an_id_cannot_be_given_twice(faults):
     ],
 )
 def test_a_planted_fault_is_found_and_its_law_named(kernel, law, tmp_path):
-    done, lines = matrix(tmp_path, "--only", kernel, "--seeds", "0", "--first")
+    done, lines = matrix(tmp_path, "--only", kernel, "--seeds", "0")
     assert done.returncode == 0, done.stdout + done.stderr
     (first,) = [line for line in lines if line["first"]]
     assert (first["kernel"], first["law"], first["honest"]) == (kernel, law, False)
@@ -88,7 +88,7 @@ kill.controls = lambda seeds: []
 faulty.controls = lambda seeds: [kill.Suspect("control", TARGET, "torch", None, 1)][:seeds]
 base = "implementations.faulty._base:honest"
 faulty.load = lambda: FAULTS.update({"planted": Fault("X99", "Nothing.", "never", "here", "torch", base)})
-status = faulty.run(only="planted", first=False, seed=0, seeds=SEEDS, jobs=1, out=sys.argv[1], command="test")
+status = faulty.run(only="planted", every=True, seed=0, seeds=SEEDS, jobs=1, out=sys.argv[1], command="test")
 sys.exit(status)
 """
 
