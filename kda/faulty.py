@@ -72,8 +72,8 @@ def _results(
         lines += future.result()
         yield future.result()
     if complete:
-        laws = [VERDICTS[name] for name in idle_laws(lines)]
-        rest |= {pool.submit(try_kernels, law, candidates(law, lines, chosen)) for law in laws}
+        for name in idle_laws(lines):
+            rest.add(pool.submit(try_kernels, name, candidates(VERDICTS[name], lines, chosen)))
     for future in as_completed(rest):
         yield future.result()
 

@@ -32,8 +32,8 @@ ROUNDS = (
 CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
 # Triton's interpreter takes milliseconds for a token and head.
 INTERPRETED = {"longest": 17, "widest": 32, "volume": 100, "seconds": 5.0}
-# Tokens times heads of the pinned cases that are tried there: laws against the oracle make one call of each.
-PINNED_TOKENS = {"oracle": 70}
+# Tokens times heads of the pinned cases that are tried there: laws against the oracle make only one call of each.
+PINNED_TOKENS, PINNED_TOKENS_ORACLE = 22, 70
 TIMEOUT = 20.0
 HANGS = 1  # after so many a kernel is not asked again
 AFTERWARDS = 3  # cases of each law once a kernel is falsified
@@ -114,10 +114,10 @@ def candidates(law: Law, lines: Sequence[dict[str, Any]], suspects: Sequence[Sus
     return sorted((suspect for suspect in suspects if suspect.name not in asked), key=place)
 
 
-def try_kernels(law: Law, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
-    """The kill lines of a law that is asked about one suspect after the other until it falsifies one."""
+def try_kernels(name: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
+    """The kill lines of the law of that name, which is asked about one suspect after the other until it falsifies."""
     lines: list[dict[str, Any]] = []
-    order = list(VERDICTS).index(law.name)
+    law, order = VERDICTS[name], list(VERDICTS).index(name)
     for suspect in suspects:
         with (
             ForkedWorker(suspect.target, array=_library(suspect), timeout=TIMEOUT) as worker,
@@ -184,7 +184,7 @@ def _pinned(suspect: Suspect, law: Law) -> tuple[Case, ...]:
     """The pinned cases; under the interpreter the small ones."""
     if suspect.array != "triton":
         return PINNED
-    most = PINNED_TOKENS.get(law.family, INTERPRETED["longest"])
+    most = PINNED_TOKENS_ORACLE if law.family == "oracle" else PINNED_TOKENS
     return tuple(case for case in PINNED if case.B * sum(case.lengths) * case.H * case.group <= most)
 
 
