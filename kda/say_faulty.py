@@ -90,7 +90,7 @@ def seeds_of_the_honest(lines: Sequence[dict[str, Any]]) -> list[str]:
     for name, own in seeds.items():
         counts[interpreted(name), len(own)] += 1
     return [
-        f"{count} kernels {'under the interpreter ' if slow else ''}with {n} each"
+        f"{count} {'under the interpreter ' if slow else ''}with {n} each"
         for (slow, n), count in sorted(counts.items())
     ]
 

@@ -127,7 +127,7 @@ def test_an_accused_honest_kernel_fails_the_trial(tmp_path):
 def test_a_law_without_a_kill_is_asked_about_kernels_that_are_dead_already(tmp_path):
     status, text, lines = trial(tmp_path, faulty=["cheats.constant"], laws=[ORACLE, UNWRITTEN], seeds=1)
     assert status == 0 and f"law {UNWRITTEN}: falsifies cheats.constant, 1 asked" in text, text
-    assert "seeds of the honest kernels: 1 kernels with 1 each" in text
+    assert "seeds of the honest kernels: 1 with 1 each" in text
     said = [(line["law"], line["first"], line["status"] == "pass") for line in lines if not line["honest"]]
     assert said == [(ORACLE, True, False), (UNWRITTEN, False, False)]
 
