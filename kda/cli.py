@@ -181,7 +181,7 @@ def bench(targets: tuple[str, ...], **options: Any) -> None:
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Seeds for honest kernels; a tenth under Triton's interpreter.",
+    help="Seeds for honest kernels; a fifth of them under Triton's interpreter.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=None, help="Judges at work side by side.  [default: cores]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("kda-results"), show_default=True)

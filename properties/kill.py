@@ -6,6 +6,7 @@ A faulty kernel must be falsified by some law, every law must falsify some fault
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ ROUNDS = (
     Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=130, widest=128, volume=30_000),
     Profile(examples=60, seconds=30, evaluations=6, shrink=2, longest=200, widest=128, volume=60_000),
 )
-CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
+# Hypothesis draws the simplest case first, so two of the three differ from seed to seed.
+CONTROL = Profile(examples=3, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
 # Triton's interpreter takes milliseconds for a token and head.
 INTERPRETED = {"longest": 17, "widest": 32, "volume": 100, "seconds": 5.0}
 # Tokens times heads of the pinned cases that are tried there: laws against the oracle make only one call of each.
@@ -39,10 +41,11 @@ HANGS = 1  # after so many a kernel is not asked again
 AFTERWARDS = 3  # cases of each law once a kernel is falsified
 # The laws of scale cost more than all others together: faults of scale, what nothing else finds, and few controls.
 OF_SCALE, SCALE_SEEDS = "FG", 2
+INTERPRETED_SEEDS = 0.2  # share of the seeds that honest kernels get under the interpreter
 # Families of faults in which a family of laws is likeliest to find one; the others are asked after them.
 LIKELY = {
     "gradient": "JD",
-    "bitwise": "KDH",
+    "bitwise": "HXBC",
     "finite": "A",
     "memory": "MDH",
     "refuse": "RCXI",
@@ -72,11 +75,11 @@ def faulty(seed: int) -> list[Suspect]:
 
 
 def controls(seeds: int) -> list[Suspect]:
-    """Shipped kernels and the bases of the faulty ones with every seed; with a tenth of them under the interpreter."""
+    """Shipped kernels and the bases of the faulty ones with every seed; with a fifth of them under the interpreter."""
     suspects = []
     for name, target in ({name: name for name in SHIPPED} | HONEST).items():
         array = "triton" if interpreted(name) else "numpy" if "numpy" in name else "torch"
-        count = -(-seeds // 10) if array == "triton" else seeds
+        count = ceil(seeds * INTERPRETED_SEEDS) if array == "triton" else seeds
         suspects += [Suspect(name, target, array, None, seed) for seed in range(1, count + 1)]
     return suspects
 
@@ -100,14 +103,18 @@ def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
 
 
 def candidates(law: Law, lines: Sequence[dict[str, Any]], suspects: Sequence[Suspect]) -> list[Suspect]:
-    """The faulty kernels that a law was not asked about, those likeliest to break it first, slow ones last."""
+    """The faulty kernels that a law was not asked about, those likeliest to break it first.
+
+    Last come those that are slow, hang, or answer differently every time, which breaks any law and shows little.
+    """
     asked = {line["kernel"] for line in lines if line["law"] == law.name or line["order"] < 0}
     first = {line["kernel"]: line for line in lines if line["first"]}
     likely = LIKELY.get(law.family, "")
 
     def place(suspect: Suspect) -> tuple[int, bool, int]:
         before = first.get(suspect.name, {"family": "", "status": ""})
-        slow = 2 * (before["status"] == "timeout") + (suspect.array == "triton")
+        last = ["nondeterministic", "timeout"]
+        slow = 2 + last.index(before["status"]) if before["status"] in last else suspect.array == "triton"
         family = suspect.fault.family if suspect.fault else ""
         return slow, before["family"] != law.family, likely.find(family) if family in likely else len(likely)
 

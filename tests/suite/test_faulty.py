@@ -145,12 +145,13 @@ def test_likely_kernels_come_first_and_those_that_hang_last():
     def suspect(name, family, array="torch"):
         return Suspect(name, name, array, Fault(f"{family}1", "", "", "", array, name), 0)
 
-    suspects = [suspect("hangs", "K"), suspect("slow", "K", "triton"), suspect("other", "A"), suspect("likely", "K")]
-    suspects.append(suspect("asked", "K"))
+    suspects = [suspect("hangs", "H"), suspect("slow", "H", "triton"), suspect("other", "A"), suspect("likely", "H")]
+    suspects += [suspect("asked", "H"), suspect("random", "H")]
     law = VERDICTS["calls_in_between_change_nothing"]
     line = {"kernel": "hangs", "law": ORACLE, "family": "oracle", "status": "timeout", "first": True, "order": 0}
     lines = [line, line | {"kernel": "asked", "law": law.name, "first": False, "status": "pass"}]
-    assert [one.name for one in candidates(law, lines, suspects)] == ["likely", "other", "slow", "hangs"]
+    lines.append(line | {"kernel": "random", "status": "nondeterministic"})
+    assert [one.name for one in candidates(law, lines, suspects)] == ["likely", "other", "slow", "random", "hangs"]
 
 
 def test_a_law_that_finds_nothing_fails_the_trial():
