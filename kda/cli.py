@@ -173,7 +173,7 @@ def bench(targets: tuple[str, ...], **options: Any) -> None:
 @cli.command()
 @click.option("--only", default="*", show_default=True, metavar="GLOB", help="Only faulty kernels matching this.")
 @click.option(
-    "--all", "every", is_flag=True, help="Every law on every faulty kernel (half an hour), not only until one dies."
+    "--all", "every", is_flag=True, help="Every law on every faulty kernel (twenty minutes), not only until one dies."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
