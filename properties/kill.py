@@ -111,12 +111,13 @@ def candidates(law: Law, lines: Sequence[dict[str, Any]], suspects: Sequence[Sus
     first = {line["kernel"]: line for line in lines if line["first"]}
     likely = LIKELY.get(law.family, "")
 
-    def place(suspect: Suspect) -> tuple[int, bool, int]:
+    def place(suspect: Suspect) -> tuple[int, int, bool]:
         before = first.get(suspect.name, {"family": "", "status": ""})
         last = ["nondeterministic", "timeout"]
         slow = 2 + last.index(before["status"]) if before["status"] in last else suspect.array == "triton"
         family = suspect.fault.family if suspect.fault else ""
-        return slow, before["family"] != law.family, likely.find(family) if family in likely else len(likely)
+        rank = likely.find(family) if family in likely else len(likely)
+        return slow, rank, before["family"] != law.family
 
     return sorted((suspect for suspect in suspects if suspect.name not in asked), key=place)
 
