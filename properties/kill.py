@@ -1,9 +1,12 @@
-"""The suite on trial: every faulty kernel by every law, and honest kernels by every law with many seeds.
+"""The suite on trial: faulty kernels by the laws, and honest kernels by every law with many seeds.
 
 A faulty kernel must be falsified by some law, every law must falsify some faulty kernel, and no law an honest kernel.
+`try_laws` asks the laws of one kernel, `try_kernels` asks kernels for one law.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -27,14 +30,30 @@ ROUNDS = (
     Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=130, widest=128, volume=30_000),
     Profile(examples=60, seconds=30, evaluations=6, shrink=2, longest=200, widest=128, volume=60_000),
 )
-CONTROL = Profile(examples=2, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
-# Triton's interpreter takes milliseconds for a token.
+# Hypothesis draws the simplest case first, so two of the three differ from seed to seed.
+CONTROL = Profile(examples=3, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)
+# Triton's interpreter takes milliseconds for a token and head.
 INTERPRETED = {"longest": 17, "widest": 32, "volume": 100, "seconds": 5.0}
+# Tokens times heads of the pinned cases that are tried there: laws against the oracle make only one call of each.
+PINNED_TOKENS, PINNED_TOKENS_ORACLE = 22, 70
 TIMEOUT = 20.0
 HANGS = 1  # after so many a kernel is not asked again
 AFTERWARDS = 3  # cases of each law once a kernel is falsified
 # The laws of scale cost more than all others together: faults of scale, what nothing else finds, and few controls.
 OF_SCALE, SCALE_SEEDS = "FG", 2
+INTERPRETED_SEEDS = 0.2  # share of the seeds that honest kernels get under the interpreter
+# Families of faults in which a family of laws is likeliest to find one; the others are asked after them.
+LIKELY = {
+    "gradient": "JD",
+    "bitwise": "HXBC",
+    "finite": "A",
+    "memory": "MDH",
+    "refuse": "RCXI",
+    "structure": "DEHK",
+    "serving": "LD",
+    "raw": "CH",
+    "scale": "GFK",
+}
 # Qualities accuse nobody, so they cannot be asked to find anything.
 VERDICTS = {name: law for name, law in LAWS.items() if not law.quality}
 
@@ -56,20 +75,24 @@ def faulty(seed: int) -> list[Suspect]:
 
 
 def controls(seeds: int) -> list[Suspect]:
-    """Shipped kernels and the bases of the faulty ones with every seed; with a tenth of them under the interpreter."""
+    """Shipped kernels and the bases of the faulty ones with every seed; with a fifth of them under the interpreter."""
     suspects = []
     for name, target in ({name: name for name in SHIPPED} | HONEST).items():
-        array = next((a for a in ("triton", "numpy") if a in name), "torch")
-        count = -(-seeds // 10) if array == "triton" else seeds
+        array = "triton" if interpreted(name) else "numpy" if "numpy" in name else "torch"
+        count = ceil(seeds * INTERPRETED_SEEDS) if array == "triton" else seeds
         suspects += [Suspect(name, target, array, None, seed) for seed in range(1, count + 1)]
     return suspects
+
+
+def interpreted(name: str) -> bool:
+    """Whether an honest kernel runs under Triton's interpreter."""
+    return "triton" in name
 
 
 def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
     """The kill lines of suspects that share one kernel: every law, or up to the `first` that falsifies."""
     one = suspects[0]
-    array = "numpy" if one.array == "numpy" else "torch"
-    with ForkedWorker(one.target, array=array, timeout=TIMEOUT) as worker:
+    with ForkedWorker(one.target, array=_library(one), timeout=TIMEOUT) as worker:
         try:
             worker.start()
         except Unloadable as error:
@@ -77,6 +100,52 @@ def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
         # What a broken kernel returns may overflow in the judge's float64, which is no news.
         with np.errstate(all="ignore"):
             return [line for suspect in suspects for line in _try(suspect, Kernel(worker), first)]
+
+
+def candidates(law: Law, lines: Sequence[dict[str, Any]], suspects: Sequence[Suspect]) -> list[Suspect]:
+    """The faulty kernels that a law was not asked about, those likeliest to break it first.
+
+    Last come those that are slow, hang, or answer differently every time, which breaks any law and shows little.
+    """
+    asked = {line["kernel"] for line in lines if line["law"] == law.name or line["order"] < 0}
+    first = {line["kernel"]: line for line in lines if line["first"]}
+    likely = LIKELY.get(law.family, "")
+
+    def place(suspect: Suspect) -> tuple[int, int, bool]:
+        before = first.get(suspect.name, {"family": "", "status": ""})
+        last = ["nondeterministic", "timeout"]
+        slow = 2 + last.index(before["status"]) if before["status"] in last else suspect.array == "triton"
+        family = suspect.fault.family if suspect.fault else ""
+        rank = likely.find(family) if family in likely else len(likely)
+        return slow, rank, before["family"] != law.family
+
+    return sorted((suspect for suspect in suspects if suspect.name not in asked), key=place)
+
+
+def try_kernels(name: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
+    """The kill lines of the law of that name, which is asked about one suspect after the other until it falsifies."""
+    lines: list[dict[str, Any]] = []
+    law, order = VERDICTS[name], list(VERDICTS).index(name)
+    for suspect in suspects:
+        with (
+            ForkedWorker(suspect.target, array=_library(suspect), timeout=TIMEOUT) as worker,
+            np.errstate(all="ignore"),
+        ):
+            worker.start()
+            record = Record(suspect.name, law.name, law.family, law.sentence, law.equation)
+            record.reason = _why_not(suspect, law, {}, False)
+            if not record.reason:
+                spent = _spend(suspect, ROUNDS[0], False)
+                given = {"dtypes": DTYPES, "seed_": suspect.seed, "name": suspect.name, "pinned": _pinned(suspect, law)}
+                record = examine(Kernel(worker), law, spent, **given)
+        lines.append(_line(suspect, record, order, False))
+        if record.status in FALSIFIED:
+            break
+    return lines
+
+
+def _library(suspect: Suspect) -> str:
+    return "numpy" if suspect.array == "numpy" else "torch"
 
 
 def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
@@ -90,7 +159,7 @@ def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
             record.reason = _why_not(suspect, law, lines, found)
             if not record.reason:
                 spent = _spend(suspect, profile, found)
-                pinned = _pinned(suspect) if suspect.fault and n == 0 and not found else ()
+                pinned = _pinned(suspect, law) if suspect.fault and n == 0 and not found else ()
                 seed = suspect.seed + 1000 * n
                 record = examine(kernel, law, spent, dtypes=DTYPES, seed_=seed, name=suspect.name, pinned=pinned)
             _add(lines, _line(suspect, record, order, suspect.fault is not None and not found))
@@ -119,9 +188,12 @@ def _why_not(suspect: Suspect, law: Law, lines: dict[str, dict[str, Any]], found
     return None
 
 
-def _pinned(suspect: Suspect) -> tuple[Case, ...]:
-    """The pinned cases; under the interpreter the short ones."""
-    return tuple(c for c in PINNED if suspect.array != "triton" or sum(c.lengths) <= INTERPRETED["longest"])
+def _pinned(suspect: Suspect, law: Law) -> tuple[Case, ...]:
+    """The pinned cases; under the interpreter the small ones."""
+    if suspect.array != "triton":
+        return PINNED
+    most = PINNED_TOKENS_ORACLE if law.family == "oracle" else PINNED_TOKENS
+    return tuple(case for case in PINNED if case.B * sum(case.lengths) * case.H * case.group <= most)
 
 
 def _add(lines: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:
@@ -171,12 +243,17 @@ def _not_run(suspect: Suspect, reason: str) -> dict[str, Any]:
 
 @dataclass
 class Outcome:
-    """What the matrix says."""
+    """What the matrix says; `whole`: every law had its chance on all faulty kernels, so that it may be called idle.
+
+    A law that can run nowhere here (it needs a GPU) is unable, not idle.
+    """
 
     survivors: list[str]
     idle_laws: list[str]
     accused: list[str]
     not_run: list[str]
+    unable_laws: list[str] = field(default_factory=list)
+    whole: bool = False
 
     @property
     def good(self) -> bool:
@@ -185,20 +262,35 @@ class Outcome:
 
 
 def outcome(lines: list[dict[str, Any]], *, whole: bool) -> Outcome:
-    """Judge the suite by its kill lines; `whole`: all faulty kernels and all laws were tried."""
-    killed = {line["kernel"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
-    tried = {line["kernel"] for line in lines if not line["honest"]}
-    able = {line["law"] for line in lines if line["status"] not in ("not-run", "unsupported")}
-    killing = {line["law"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
+    """Judge the suite by its kill lines; `whole`: every law had its chance on all faulty kernels."""
+    faulty_lines = [line for line in lines if not line["honest"]]
+    killed = {line["kernel"] for line in faulty_lines if line["status"] in FALSIFIED}
     accused = {f"{x['kernel']} by {x['law']} (seed {x['seed']})" for x in lines if x["honest"] and _accuses(x)}
     not_run = {f"{line['kernel']}: {line['message']}" for line in lines if line["order"] < 0}
-    unable = not_run and {line["kernel"] for line in lines if line["order"] < 0}
+    missing = {line["kernel"] for line in lines if line["order"] < 0}
+    unable, idle = unable_laws(lines), idle_laws(lines)
     return Outcome(
-        sorted(tried - killed - set(unable)),
-        [name for name in VERDICTS if name in able - killing] if whole else [],
+        sorted({line["kernel"] for line in faulty_lines} - killed - missing),
+        idle if whole else [],
         sorted(accused),
         sorted(not_run),
+        unable if whole else [],
+        whole,
     )
+
+
+def unable_laws(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Laws that need a GPU, or could be asked of no kernel at all, honest ones included."""
+    ran = {line["law"] for line in lines if line["status"] != "not-run"}
+    stopped = {line["law"] for line in lines} | {name for name, law in VERDICTS.items() if law.large}
+    return [name for name in VERDICTS if name in stopped - ran]
+
+
+def idle_laws(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Laws that could be asked and have falsified no faulty kernel."""
+    killing = {line["law"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
+    unable = unable_laws(lines)
+    return [name for name in VERDICTS if name not in killing and name not in unable]
 
 
 def _accuses(line: dict[str, Any]) -> bool:

@@ -75,5 +75,5 @@ def _fault(fault: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("Until then", f"{kill.short(fault['until'])} over all laws tried" if first else None),
         ("Case", first["case"] if first else None),
         ("Found", (first["message"] or "")[:LONGEST] if first else None),
-        ("Falsified by", f"{fault['kills']} of {len(fault['cells'])} laws"),
+        ("Falsified by", f"{fault['kills']} of {fault['asked']} laws that were asked"),
     ]

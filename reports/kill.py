@@ -9,13 +9,16 @@ import pandas as pd
 
 from reports.results import FALSIFIED, records
 
+SLOWEST = 3  # first kills named in the text
+
 
 @dataclass
 class Killed:
     """The kill matrix.
 
     `faults` has one dict per faulty kernel (its fault, its cells by law, its first kill), `laws` the laws in the order
-    in which they were run with the number of kernels each falsified, `honest` one dict per honest kernel.
+    in which they were run with the number of kernels each was asked about, falsified, and falsified first, `honest` one
+    dict per honest kernel.
     """
 
     faults: list[dict[str, Any]] = field(default_factory=list)
@@ -34,8 +37,13 @@ class Killed:
 
     @property
     def idle(self) -> list[str]:
-        """Names of the laws that falsified no faulty kernel."""
-        return [law["law"] for law in self.laws if not law["kills"]]
+        """Names of the laws that were asked about faulty kernels and falsified none."""
+        return [law["law"] for law in self.laws if law["asked"] and not law["kills"]]
+
+    @property
+    def unable(self) -> list[str]:
+        """Names of the laws that could be asked about none of them here: those that need a GPU."""
+        return [law["law"] for law in self.laws if not law["asked"]]
 
     @property
     def accused(self) -> list[str]:
@@ -45,18 +53,21 @@ class Killed:
     def summary(self) -> dict[str, Any]:
         """Counts, and the time until the first kill (all laws tried before it included) in seconds."""
         times = [fault["until"] for fault in self.faults if fault["killed"]]
-        slowest = max((fault for fault in self.faults if fault["killed"]), key=lambda f: f["until"], default=None)
+        slowest = sorted((fault for fault in self.faults if fault["killed"]), key=lambda f: -f["until"])[:SLOWEST]
         return {
             "killed": len(times),
             "of": len(self.faults) - len(self.not_run),
             "not_run": self.not_run,
             "median": median(times) if times else None,
-            "slowest": max(times, default=None),
-            "slowest_kernel": slowest["kernel"] if slowest else None,
+            "slowest": [(fault["kernel"], fault["until"]) for fault in slowest],
             "survivors": self.survivors,
             "idle": self.idle,
+            "unable": self.unable,
+            "laws": len(self.laws),
+            "killing": sum(law["kills"] > 0 for law in self.laws),
             "honest": len(self.honest),
-            "runs": sum(one["runs"] for one in self.honest),
+            "runs": sum(one["seeds"] for one in self.honest),
+            "seeds": _seeds(self.honest),
             "accusations": sum(len(one["accusations"]) for one in self.honest),
         }
 
@@ -66,18 +77,38 @@ def killed(kills: pd.DataFrame) -> Killed:
     lines = [line for line in records(kills) if not line["quality"]]
     seeds = {line["kernel"]: line["seed"] for line in lines}  # of several runs of a faulty kernel the last one counts
     faulty = [line for line in lines if not line["honest"] and line["seed"] == seeds[line["kernel"]]]
-    order: dict[str, dict[str, Any]] = {}
-    for line in sorted(faulty, key=lambda line: line["order"] or 0):
-        if not line["law"]:
-            continue  # a kernel that could not be tried at all has one line, of no law
-        law = order.setdefault(line["law"], {"law": line["law"], "family": line["family"] or "", "kills": 0})
-        law["kills"] += line["status"] in FALSIFIED
+    laws = _laws(faulty)
     by_kernel: dict[str, list[dict[str, Any]]] = {}
     for line in faulty:
         by_kernel.setdefault(line["kernel"], []).append(line)
     faults = [_fault(kernel, part) for kernel, part in by_kernel.items()]
     faults.sort(key=lambda fault: (fault["family"], _natural(fault["id"]), fault["kernel"]))
-    return Killed(faults, list(order.values()), _honest([line for line in lines if line["honest"]]))
+    return Killed(faults, laws, _honest([line for line in lines if line["honest"]]))
+
+
+def _laws(faulty: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The laws in the order in which they were run, and how often each was asked and falsified."""
+    laws: dict[str, dict[str, Any]] = {}
+    for line in sorted(faulty, key=lambda line: line["order"] or 0):
+        if not line["law"]:
+            continue  # a kernel that could not be tried at all has one line, of no law
+        new = {"law": line["law"], "family": line["family"] or "", "asked": 0, "kills": 0, "firsts": 0, "seconds": 0.0}
+        law = laws.setdefault(line["law"], new)
+        law["asked"] += ran(line)
+        law["kills"] += line["status"] in FALSIFIED
+        law["firsts"] += bool(line["first"])
+        law["seconds"] += line["seconds"] or 0.0
+    return list(laws.values())
+
+
+def _seeds(honest: list[dict[str, Any]]) -> str:
+    """How many seeds the honest kernels had, in words."""
+    counts: dict[int, list[str]] = {}
+    for one in honest:
+        counts.setdefault(one["seeds"], []).append(one["kernel"])
+    return "; ".join(
+        f"{n} seed{'' if n == 1 else 's'} each: {', '.join(sorted(counts[n]))}" for n in sorted(counts, reverse=True)
+    )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -100,6 +131,7 @@ def _fault(kernel: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
         "outcome": "falsified" if kills else "survived" if any(ran(line) for line in lines) else "not run",
         "reason": next((line["message"] for line in lines if line["status"] == "not-run" and line["message"]), None),
         "kills": len(kills),
+        "asked": sum(ran(line) for line in lines),
         "until": sum(until),
     }
 
@@ -111,7 +143,7 @@ def _honest(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "kernel": kernel,
-            "runs": len({line["seed"] for line in part}),
+            "seeds": len({line["seed"] for line in part}),
             "laws": len({line["law"] for line in part}),
             "examples": sum(line["examples"] or 0 for line in part),
             "accusations": [line for line in part if line["status"] in FALSIFIED],

@@ -17,6 +17,8 @@ LIMIT = 980_000  # bytes
 # Counterexamples shown whole and whether cells that pass open evidence: the first of these that keeps the limit.
 FITS = ((60, True), (20, True), (20, False), (0, False))
 LEAST = 1e-3  # budget units; errors below are drawn there
+# Cells of the kill matrix in which no law falsified: a mark and a word.
+SILENT = {"pass": "○ held", "unsupported": "– unsupported", "not-run": "– not run", "not asked": "· not asked"}
 FIELDS = ("gate", "key", "beta", "state", "dtype")
 
 
@@ -111,19 +113,15 @@ def _kill(results: Results) -> dict[str, Any]:
 
 def _kill_cell(fault: dict[str, Any], law: str) -> dict[str, Any]:
     line = fault["cells"].get(law)
-    if line is None:
-        return {"class": "", "text": "", "more": "", "sort": ""}
-    if line["status"] in FALSIFIED:
-        first = fault["first"] is line
-        class_ = kill.heat(line["seconds"]) + (" first" if first else "")
-        seconds = line["seconds"] or 0.0
-        return {
-            "class": class_,
-            "text": ("★ " if first else "") + kill.short(line["seconds"]),
-            "more": f"{line['examples']} ex" if line["examples"] is not None else "",
-            "sort": f"{seconds:.3g}",
-        }
-    return {"class": "", "text": {"pass": "held"}.get(line["status"], line["status"]), "more": "", "sort": ""}
+    if line is None or line["status"] not in FALSIFIED:
+        return {"class": "", "text": SILENT["not asked" if line is None else line["status"]], "more": "", "sort": ""}
+    first = fault["first"] is line
+    return {
+        "class": kill.heat(line["seconds"]) + (" first" if first else ""),
+        "text": ("★ " if first else "✗ ") + kill.short(line["seconds"]),
+        "more": f"{line['examples']} ex" if line["examples"] is not None else "",
+        "sort": f"{line['seconds'] or 0.0:.3g}",
+    }
 
 
 def _errors(results: Results) -> dict[str, Any]:

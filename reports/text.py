@@ -75,15 +75,19 @@ def _kills(results: Results) -> str:
     if found.faults:
         parts.append(f"- {s['killed']} of {s['of']} falsified")
         if s["median"] is not None:
-            parts.append(
-                f"- until the first falsification: median {kill.short(s['median'])}, "
-                f"slowest {kill.short(s['slowest'])} ({s['slowest_kernel']})"
-            )
+            slowest = ", ".join(f"{name} {kill.short(until)}" for name, until in s["slowest"])
+            parts.append(f"- until the first falsification: median {kill.short(s['median'])}; slowest: {slowest}")
         parts.append(f"- survived: {', '.join(s['survivors']) or 'none'}")
         parts += [f"- not run: {', '.join(s['not_run'])}"] if s["not_run"] else []
-        parts.append(f"- laws that falsified none: {', '.join(map(words, s['idle'])) or 'none'}")
+        parts.append(f"- laws that were asked and falsified none: {', '.join(map(words, s['idle'])) or 'none'}")
+        parts += [f"- laws not run here: {', '.join(map(words, s['unable']))}"] if s["unable"] else []
     if found.honest:
         parts.append(f"- honest kernels: {s['honest']}, {s['runs']} runs, {s['accusations']} accusations")
+        parts.append(f"- {s['seeds']}")
+    if found.laws:
+        columns = ["law", "asked about", "falsified", "came first"]
+        rows = [[words(x["law"]), *(str(x[key]) for key in ("asked", "kills", "firsts"))] for x in found.laws]
+        parts += ["", _table(columns, rows)]
     return "\n".join(parts) + "\n"
 
 

@@ -221,3 +221,22 @@ class ring_buffer_overrun(Chunked):
         if v.shape[1] > 1024:
             v = torch.cat([v[:, 1024:], v[:, v.shape[1] - 1024 :]], dim=1)
         return super().gather(q, k, v, g, beta, call)
+
+
+@fault(
+    "K12",
+    "The configuration is chosen when a shape is first seen and then serves every later call, whatever its shape.",
+    trigger="T > 16 and a first call of other widths in between; only the last bits tell",
+    source="cuLA #43 and fla #984: what is cached, and for which key",
+)
+class tuned_for_another_shape(Chunked):
+    def __init__(self):
+        self.seen = set()
+
+    def accept(self, q, k, v, g, beta, initial_state, cu_seqlens):
+        shape = super().accept(q, k, v, g, beta, initial_state, cu_seqlens)
+        key = (shape.K, shape.V, v.dtype)
+        if key not in self.seen:
+            self.seen.add(key)
+            self.chunk = 32 if (shape.K + shape.V) % 2 else 16
+        return shape

@@ -175,3 +175,17 @@ class odd_channel_not_erased(Loop):
     def held(self, x, S):
         pairs = x.k.shape[-1] // 2 * 2 or 1
         return (x.k[:, :pairs, None] * S[:, :pairs]).sum(axis=1)
+
+
+@fault(
+    "H17",
+    "The state is loaded through a swizzle that exchanges neighbouring key channels, and stored without it.",
+    trigger="a state given and K a multiple of eight",
+    source="vllm #41292, a variant: two kernels that disagree on the layout of the state",
+)
+class key_channels_swizzled(Chunked):
+    def initial(self, initial_state, n, call):
+        S = super().initial(initial_state, n, call)
+        if not call.stated or call.shape.K % 8:
+            return S
+        return S[:, torch.arange(call.shape.K) ^ 1]

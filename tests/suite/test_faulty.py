@@ -67,7 +67,7 @@ def test_an_id_cannot_be_given_twice(faults):
     ],
 )
 def test_a_planted_fault_is_found_and_its_law_named(kernel, law, tmp_path):
-    done, lines = matrix(tmp_path, "--only", kernel, "--seeds", "0", "--first")
+    done, lines = matrix(tmp_path, "--only", kernel, "--seeds", "0")
     assert done.returncode == 0, done.stdout + done.stderr
     (first,) = [line for line in lines if line["first"]]
     assert (first["kernel"], first["law"], first["honest"]) == (kernel, law, False)
@@ -77,50 +77,98 @@ def test_a_planted_fault_is_found_and_its_law_named(kernel, law, tmp_path):
 
 SCRIPT = """
 import sys
+from pathlib import Path
 import properties.kill as kill
-from implementations.faulty import FAULTS, Fault
+from implementations.faulty import FAULTS, Fault, load
 from kda import faulty
 from properties.profiles import Profile
 
 tiny = Profile(examples=2, seconds=5, evaluations=2, shrink=1, longest=20, widest=8)
 kill.ROUNDS, kill.CONTROL, kill.PINNED = (tiny,), tiny, ()
-kill.controls = lambda seeds: []
 faulty.controls = lambda seeds: [kill.Suspect("control", TARGET, "torch", None, 1)][:seeds]
-base = "implementations.faulty._base:honest"
-faulty.load = lambda: FAULTS.update({"planted": Fault("X99", "Nothing.", "never", "here", "torch", base)})
-status = faulty.run(only="planted", first=False, seed=0, seeds=SEEDS, jobs=1, out=sys.argv[1], command="test")
-sys.exit(status)
+planted = {"planted": Fault("X99", "Nothing.", "never", "here", "torch", "implementations.faulty._base:honest")}
+known = load() | planted
+chosen = {name: known[name] for name in FAULTY}
+faulty.load = lambda: (FAULTS.clear(), FAULTS.update(chosen))
+for name in list(kill.VERDICTS):
+    if LAWS and name not in LAWS:
+        del kill.VERDICTS[name]
+run = {"seed": 0, "seeds": SEEDS, "jobs": 1, "out": Path(sys.argv[1]), "command": "test"}
+sys.exit(faulty.run(only=ONLY, every=EVERY, **run))
 """
+HONEST = "implementations.faulty._base:honest"
+ORACLE, UNWRITTEN = "output_equals_the_recurrence", "nothing_written_nothing_read"
 
 
-def trial(tmp_path: Path, target: str, seeds: int) -> subprocess.CompletedProcess[str]:
-    text = (
-        SCRIPT.replace("TARGET", repr(target)).replace("SEEDS", str(seeds)).replace("sys.argv[1]", "Path(sys.argv[1])")
-    )
-    command = [sys.executable, "-c", "from pathlib import Path\n" + text, str(tmp_path)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def trial(tmp_path: Path, **given):
+    """Exit status, text and kill lines of a trial of few faulty kernels, laws and cases."""
+    text, default = SCRIPT, {"target": HONEST, "faulty": ["planted"], "laws": [], "seeds": 0, "only": "*"}
+    for name, value in (default | {"every": False} | given).items():
+        text = text.replace(name.upper(), repr(value))
+    done = subprocess.run([sys.executable, "-c", text, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()][1:]
+    return done.returncode, " ".join(done.stdout.split()), lines
 
 
-def test_a_survivor_fails_the_trial(tmp_path):
-    done = trial(tmp_path, "implementations.faulty._base:honest", seeds=0)
-    assert done.returncode == 1 and "survivors: planted" in done.stdout, done.stdout + done.stderr
+@pytest.mark.parametrize("every", [False, True])
+def test_a_survivor_fails_the_trial(every, tmp_path):
+    status, text, lines = trial(tmp_path, laws=[ORACLE, "outputs_alias_no_input"], only="planted", every=every)
+    assert status == 1 and "survivors: planted" in text, text
+    assert {line["status"] for line in lines} == {"pass"}
 
 
 def test_an_accused_honest_kernel_fails_the_trial(tmp_path):
-    done = trial(tmp_path, "implementations.faulty.gates:strength_clamped", seeds=1)
-    text = " ".join(done.stdout.split())
-    assert done.returncode == 1 and "accused, of 1 runs: control by" in text, done.stdout + done.stderr
+    target = "implementations.faulty.gates:strength_clamped"
+    status, text, _ = trial(tmp_path, target=target, seeds=1, only="planted", every=True)
+    assert status == 1 and "accused, of 1 runs: control by" in text, text
+
+
+def test_a_law_without_a_kill_is_asked_about_kernels_that_are_dead_already(tmp_path):
+    status, text, lines = trial(tmp_path, faulty=["cheats.constant"], laws=[ORACLE, UNWRITTEN], seeds=1)
+    assert status == 0 and f"law {UNWRITTEN}: falsifies cheats.constant, 1 asked" in text, text
+    assert "seeds of the honest kernels: 1 with 1 each" in text
+    said = [(line["law"], line["first"], line["status"] == "pass") for line in lines if not line["honest"]]
+    assert said == [(ORACLE, True, False), (UNWRITTEN, False, False)]
+
+
+def test_a_law_that_was_asked_of_all_and_killed_none_fails_the_trial(tmp_path):
+    idle = "outputs_alias_no_input"
+    status, text, lines = trial(tmp_path, faulty=["cheats.constant", "cheats.zeros"], laws=[ORACLE, idle])
+    assert status == 1 and f"2 that could be asked; idle laws: {idle}" in text, text
+    assert sorted(line["kernel"] for line in lines if line["law"] == idle) == ["cheats.constant", "cheats.zeros"]
+
+
+def test_likely_kernels_come_first_and_those_that_hang_last():
+    from properties.kill import VERDICTS, Suspect, candidates
+
+    def suspect(name, family, array="torch"):
+        return Suspect(name, name, array, Fault(f"{family}1", "", "", "", array, name), 0)
+
+    suspects = [suspect("hangs", "H"), suspect("slow", "H", "triton"), suspect("other", "A"), suspect("likely", "H")]
+    suspects += [suspect("asked", "H"), suspect("random", "H")]
+    law = VERDICTS["calls_in_between_change_nothing"]
+    line = {"kernel": "hangs", "law": ORACLE, "family": "oracle", "status": "timeout", "first": True, "order": 0}
+    lines = [line, line | {"kernel": "asked", "law": law.name, "first": False, "status": "pass"}]
+    lines.append(line | {"kernel": "random", "status": "nondeterministic"})
+    assert [one.name for one in candidates(law, lines, suspects)] == ["likely", "other", "slow", "random", "hangs"]
 
 
 def test_a_law_that_finds_nothing_fails_the_trial():
     from properties.kill import outcome
 
     line = {"kernel": "a", "honest": False, "status": "falsified", "order": 0, "seed": 0, "message": ""}
-    names = [name for name, law in LAWS.items() if not law.quality][:2]
-    lines = [line | {"law": names[0]}, line | {"law": names[1], "status": "pass"}]
+    verdicts = [law for law in LAWS.values() if not law.quality]
+    large = [law.name for law in verdicts if law.large]
+    names = [law.name for law in verdicts if not law.large]
+    lines = [line | {"law": name} for name in names[2:]]
+    lines.append(line | {"law": names[1], "status": "pass"})
     result = outcome(lines, whole=True)
-    assert result.idle_laws == [names[1]] and not result.good and not result.survivors
+    assert result.idle_laws == names[:2], "one that was asked in vain and one that was not asked"
+    assert result.unable_laws == large and not result.good and not result.survivors
     assert outcome(lines, whole=False).good
+    done = [*lines, line | {"law": names[0]}, line | {"law": names[1]}]
+    assert outcome(done, whole=True).good
 
 
 def test_no_kernel_matching_is_an_error(tmp_path):

@@ -1,5 +1,7 @@
 """Every law judges every kind of case, edges among them, and accuses no honest kernel."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
@@ -42,3 +44,21 @@ def test_laws_have_sentences_and_names_that_read():
     for law in LAWS.values():
         assert law.sentence.endswith(".") and law.equation and "_" in law.name, law.name
         assert law.quality == (law.family == "quality")
+
+
+@pytest.mark.parametrize(
+    ("law", "right", "wrong"),
+    [
+        ("a_grid_axis_may_exceed_65535", "side_by_side", "grid_axis_wraps"),
+        ("a_million_tokens_keep_their_bits", "first_token_alone", "token_index_wraps"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1])
+def test_laws_that_need_a_gpu_can_fail(law, right, wrong, at, monkeypatch):
+    monkeypatch.setattr("properties.laws.scale.MILLION", 150_000)
+    case = LAWS[law].adjust(Case(K=4, V=3, gate="typical", beta="random", state="random", at=at))
+    for name, status in ((right, "pass"), (wrong, "falsified")):
+        with Worker(f"{Path(__file__).with_name('vast.py')}:{name}") as worker:
+            worker.start()
+            got, _, message = Trial(Kernel(worker), LAWS[law]).verdict(case)
+            assert got == status, f"{name}: {message}"

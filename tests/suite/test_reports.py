@@ -143,6 +143,38 @@ def test_the_kill_matrix_names_the_first_kill_and_the_survivors(report):
     assert "- survived: sneaky" in markdown and "- honest kernels: 1, 2 runs, 0 accusations" in markdown
 
 
+def test_a_law_that_was_not_asked_is_told_from_one_that_held(report):
+    page = text(report, "index.html")
+    rows = {name: page.split(f'data-fault="{name}"')[1].split("</tr>")[0] for name in ("early_mask", "sneaky")}
+    assert "○ held" in rows["early_mask"] and "not asked" not in rows["early_mask"]
+    assert "○ held" in rows["sneaky"] and "· not asked" in rows["sneaky"]
+    first, third = (sample.LAWS[n][0].replace("_", " ") for n in (0, 2))
+    heads = re.findall(r'<th scope="col" class="up">.*?</th>', page.replace("<wbr>", ""))
+    assert [f"({count})" in head for count, head in zip(("0 of 2", "1 of 1"), heads, strict=True)] == [True, True]
+    markdown = text(report, "report.md")
+    assert f"| {first} | 2 | 0 | 0 |" in markdown and f"| {third} | 1 | 1 | 1 |" in markdown
+    assert f"✗ Laws that were asked and falsified none: {first}." in page.replace("<wbr>", "")
+
+
+def test_the_slowest_first_kills_and_the_seeds_are_named(tmp_path):
+    law = sample.LAWS[0][0]
+    lines = [
+        sample.kill(f"fault_{n}", law, "falsified", 0, first=True, seconds=float(n), case="Case()") for n in range(1, 6)
+    ]
+    honest = {"honest": True, "fault": None, "status": "pass", "order": 0}
+    lines += [sample.kill("sound", law, seed=seed, **honest) for seed in range(1, 21)]
+    lines += [sample.kill("triton_slow", law, seed=seed, **honest) for seed in (1, 2)]
+    files = {path.name: path for path in build([sample.write(tmp_path, lines)], tmp_path / "out")}
+    markdown, page = text(files, "report.md"), text(files, "index.html")
+    assert "median 3.0 s; slowest: fault_5 5.0 s, fault_4 4.0 s, fault_3 3.0 s\n" in markdown
+    assert (
+        "<strong>5.0 s</strong> (fault_5), <strong>4.0 s</strong> (fault_4), <strong>3.0 s</strong> (fault_3)." in page
+    )
+    seeds = "20 seeds each: sound; 2 seeds each: triton_slow"
+    assert seeds in markdown and seeds in page
+    assert "Each of the 1 laws that were asked falsified at least one." in page
+
+
 def test_an_accused_honest_kernel_is_named(tmp_path):
     lines = [sample.kill("sound", "some_law", "falsified", 0, honest=True, fault=None, case="Case(T=5)")]
     files = {path.name: path for path in build([sample.write(tmp_path, lines)], tmp_path / "out")}
