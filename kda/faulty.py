@@ -28,7 +28,7 @@ def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out:
     """Try the laws on all suspects, write a line for each, print what came of it; returns the exit status.
 
     Each faulty kernel meets the laws up to the first that falsifies it; then each law that has falsified none is asked
-    about the other kernels until it does. With `every`, every kernel meets every law instead.
+    about the other kernels until it does. With `every`, every kernel meets every law before that.
     """
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
     load()
@@ -44,7 +44,7 @@ def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out:
     context = multiprocessing.get_context("fork")
     with path.open("w") as file, ProcessPoolExecutor(jobs, context, die_with_parent) as pool:
         file.write(json.dumps(header(_Plan(command, seed)), allow_nan=False) + "\n")
-        for found in _results(pool, chosen, seeds, every, complete=only == "*" and not every):
+        for found in _results(pool, chosen, seeds, every, complete=only == "*"):
             file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in found)
             file.flush()
             lines += found

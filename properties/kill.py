@@ -40,7 +40,7 @@ TIMEOUT = 20.0
 HANGS = 1  # after so many a kernel is not asked again
 AFTERWARDS = 3  # cases of each law once a kernel is falsified
 # The laws of scale cost more than all others together: faults of scale, what nothing else finds, and few controls.
-OF_SCALE, SCALE_SEEDS = "FG", 2
+OF_SCALE, SCALE_SEEDS = "EFG", 2
 INTERPRETED_SEEDS = 0.2  # share of the seeds that honest kernels get under the interpreter
 # Families of faults in which a family of laws is likeliest to find one; the others are asked after them.
 LIKELY = {
@@ -107,7 +107,8 @@ def candidates(law: Law, lines: Sequence[dict[str, Any]], suspects: Sequence[Sus
 
     Last come those that are slow, hang, or answer differently every time, which breaks any law and shows little.
     """
-    asked = {line["kernel"] for line in lines if line["law"] == law.name or line["order"] < 0}
+    asked = {line["kernel"] for line in lines if line["law"] == law.name and line["status"] != "not-run"}
+    asked |= {line["kernel"] for line in lines if line["order"] < 0}
     first = {line["kernel"]: line for line in lines if line["first"]}
     likely = LIKELY.get(law.family, "")
 
@@ -127,17 +128,16 @@ def try_kernels(name: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     law, order = VERDICTS[name], list(VERDICTS).index(name)
     for suspect in suspects:
+        if _why_not(suspect, law, {}, False):
+            continue
         with (
             ForkedWorker(suspect.target, array=_library(suspect), timeout=TIMEOUT) as worker,
             np.errstate(all="ignore"),
         ):
             worker.start()
-            record = Record(suspect.name, law.name, law.family, law.sentence, law.equation)
-            record.reason = _why_not(suspect, law, {}, False)
-            if not record.reason:
-                spent = _spend(suspect, ROUNDS[0], False)
-                given = {"dtypes": DTYPES, "seed_": suspect.seed, "name": suspect.name, "pinned": _pinned(suspect, law)}
-                record = examine(Kernel(worker), law, spent, **given)
+            spent = _spend(suspect, ROUNDS[0], False)
+            given = {"dtypes": DTYPES, "seed_": suspect.seed, "name": suspect.name, "pinned": _pinned(suspect, law)}
+            record = examine(Kernel(worker), law, spent, **given)
         lines.append(_line(suspect, record, order, False))
         if record.status in FALSIFIED:
             break
