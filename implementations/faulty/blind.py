@@ -2,6 +2,7 @@
 
 import torch
 
+from implementations._contract import check
 from implementations.faulty._base import Chunked, honest
 from implementations.faulty._registry import fault
 
@@ -161,6 +162,7 @@ SEEN: dict = {}
 def known_by_two_numbers(q, k, v, g, beta, *, initial_state=None, cu_seqlens=None, **keywords):
     if any(x is not None and x.requires_grad for x in (q, k, v, g, beta, initial_state)) or not v.numel():
         return honest(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens, **keywords)
+    check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
     ends = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
     mark = q.shape, v.shape, v.dtype, ends, initial_state is None, tuple(sorted(keywords.items()))
     mark = (*mark, q.flatten()[0].item(), v.flatten()[-1].item())
