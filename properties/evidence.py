@@ -125,8 +125,11 @@ def in_the_same_buffers(function, inputs, keywords, earlier, arrays):
     fill(earlier)
     results = function(*(inputs[x] for x in ("q", "k", "v", "g", "beta")), **keywords)
     fill(arrays)
-    results = [x if isinstance(x, np.ndarray) else x.detach().float() for x in results if x is not None]
-    return [(x, np.array(x)) for x in results]
+    return [(x, numbers(x)) for x in results if x is not None]
+
+
+def numbers(x):
+    return x.copy() if isinstance(x, np.ndarray) else x.detach().float().cpu().numpy().copy()
 
 
 def main():
@@ -155,7 +158,7 @@ def main():
             continue
         o = o if isinstance(o, np.ndarray) else o.detach().float().cpu().numpy()
         for x, was in kept:
-            print(f"        elements of an earlier result that this call changed: {np.sum(np.array(x) != was)}")
+            print(f"        elements of an earlier result that this call changed: {np.sum(numbers(x) != was)}")
         plain = ("q", "k", "v", "g", "beta", "initial_state", "cu_seqlens")
         want = recurrence(**{x: y for x, y in arrays.items() if x in plain}, scale=keywords.get("scale"))
         far, size = np.max(np.abs(o - want), initial=0), np.max(np.abs(want), initial=0)
