@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kda_spec import Problem
+from properties.answer import EARLIER
 from properties.case import Case, build, cotangents
 from properties.process import Worker
 
@@ -39,6 +40,7 @@ class Output:
     outside: list[str] = field(default_factory=list)
     aliased: list[str] = field(default_factory=list)
     stray: list[str] = field(default_factory=list)
+    overwritten: list[str] = field(default_factory=list)
     pool: np.ndarray | None = None
     has_gradients: bool = False
     seconds: float = 0.0
@@ -75,6 +77,7 @@ class Kernel:
         extra: dict[str, Any] | None = None,
         checked: bool = True,
         arrays: dict[str, np.ndarray] | None = None,
+        earlier: Problem | None = None,
         **how: Any,
     ) -> Output:
         """Call once.
@@ -87,6 +90,7 @@ class Kernel:
             dstate: see `do`.
             extra: further keyword arguments, or other values of known ones.
             arrays: tensors put in place of the problem's own (malformed inputs).
+            earlier: a problem of the same shapes that is called first, in the same buffers; they are filled anew then.
             checked: whether wrong shapes and dtypes of the results are a verdict.
             how: `guard` ("nan", "huge"), `poison` (NaN-filled allocator), `allocations` (guard bands around them),
                 `layout` of all tensors, `layouts` of some, `cotangents` their layout, `dtypes`, `devices`, `tile`
@@ -102,6 +106,9 @@ class Kernel:
             if grad in ("state", "both"):
                 message["arrays"]["dstate"] = np.float32(own_dstate if dstate is None else dstate)
         message["arrays"].update({name: np.asarray(x, x.dtype) for name, x in (arrays or {}).items()})
+        if earlier is not None:
+            before = _message(case, earlier, {}, {})["arrays"]
+            message["arrays"].update({EARLIER + name: x for name, x in before.items()})
         self.tally["calls"] += 1
         if self.recorded is not None:
             self.recorded.append(message)
@@ -150,6 +157,7 @@ def _output(reply: dict[str, Any], case: Case, problem: Problem, checked: bool, 
         outside=reply["outside"],
         aliased=reply["aliased"],
         stray=reply["stray"],
+        overwritten=reply["overwritten"],
         pool=arrays.get("pool"),
         has_gradients=bool(reply.get("has_gradients")),
         seconds=reply["seconds"],

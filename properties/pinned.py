@@ -21,6 +21,14 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         Case(T=65, K=4, V=3, dtype="bfloat16", gate="slow", beta="tiny", state="random"),
         "fla #720: the exponential taken in the gate's half precision",
     ),
+    (
+        Case(T=3, K=8, V=8, dtype="float16", key="same", beta="two", state="random"),
+        "lore of ports: updates kept in float16, whose residual is larger than the values",
+    ),
+    (
+        Case(T=17, H=2, group=2, K=72, V=40, gate="typical", beta="random", state="random"),
+        "lore of ports: the last block of 16, 32 or 64 rows or columns is not full",
+    ),
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random"), "flashinfer #3536: an empty sequence"),
 )
 PINNED: tuple[Case, ...] = tuple(case for case, _ in HISTORY)

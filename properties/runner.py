@@ -69,7 +69,16 @@ class Record:
 
     def line(self) -> dict[str, Any]:
         """The record as the result file holds it."""
-        return {"schema": 1, "kind": "law", **asdict(self)}
+        return {"schema": 1, "kind": "law", **_writable(asdict(self))}
+
+
+def _writable(x: Any) -> Any:
+    """Numbers as JSON has them: where a kernel's NaN met a budget, the error has no size and counts as endless."""
+    if isinstance(x, dict):
+        return {name: _writable(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [_writable(value) for value in x]
+    return 1e30 if isinstance(x, float) and not np.isfinite(x) else x
 
 
 class Trial:

@@ -24,6 +24,7 @@ MODULES = (
     "memory",
     "contract",
     "cheats",
+    "blind",
     "triton_kernels",
 )
 # Without a fault plugged in the bases are kernels like any other, and must pass.

@@ -25,6 +25,26 @@ def scaling_the_values_scales_the_result(kernel: Kernel, case: Case) -> Judgemen
     return same_bits(parts(kernel(case, scaled)), expected, problem, case, f"{factor:g} times the unscaled call")
 
 
+def _room(case: Case, v: np.ndarray) -> float:
+    """The power of two that brings v into the highest binade of float16, or forty binades up where there is room."""
+    largest = float(np.max(np.abs(v), initial=0.0))
+    return 2.0 ** (15 - np.floor(np.log2(largest)) if case.dtype == "float16" and largest else 40)
+
+
+@law(
+    "bitwise",
+    "Values as large as the dtype holds, read with a scale as much smaller, give the same output, bit for bit.",
+    "f(q, k, 2^n v, g, beta, 2^n S; 2^-n scale) = (o, 2^n S_T)",
+)
+def large_values_with_a_small_scale_give_the_same(kernel: Kernel, case: Case) -> Judgement:
+    problem = problem_of(case)
+    factor = _room(case, problem.v)
+    state = _scaled(problem.initial_state, factor)
+    large = with_(problem, v=problem.v * factor, initial_state=state, scale=problem.scale_value / factor)
+    relation = f"the result for values {factor:g} times smaller, read with a scale as much larger"
+    return same_bits(parts(kernel(case, large)), parts(kernel(case), 1.0, factor), problem, case, relation)
+
+
 @law(
     "bitwise",
     "Queries times a power of two give outputs times the same power and the same state, bit for bit.",

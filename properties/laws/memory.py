@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from kda_spec import Problem
 from properties.calls import Kernel, problem_of
 from properties.case import Case
 from properties.compare import Pair, agree, parts
-from properties.law import Judgement, law, need_state, same_bits
+from properties.edits import change_from, with_
+from properties.law import Judgement, law, need_state, same_bits, with_fields
 
 
 @law("memory", "The inputs, the state among them, are the same after the call as before.", "x after f(x) = x before")
@@ -25,6 +27,49 @@ def outputs_alias_no_input(kernel: Kernel, case: Case) -> Judgement:
     output = kernel(case)
     if output.aliased:
         return Judgement(np.inf, True, f"{' and '.join(output.aliased)} share memory")
+    return Judgement(0.0, output.o.size > 0)
+
+
+def _uneven(case: Case) -> Case:
+    """Packed sequences whose lengths give other boundaries in another order."""
+    return case.but(packed=(*case.packed, case.packed[0] + 1)) if len(set(case.packed)) == 1 else case
+
+
+def _other(problem: Problem) -> Problem:
+    """Other numbers in the same shapes, the packed boundaries among them."""
+    other = change_from(problem, 0)
+    if problem.initial_state is not None:
+        other = with_(other, initial_state=-problem.initial_state)
+    if problem.cu_seqlens is None:
+        return other
+    lengths = np.diff(problem.cu_seqlens)
+    return with_(other, cu_seqlens=np.concatenate([[0], np.cumsum(np.roll(lengths, 1))]))
+
+
+@law(
+    "memory",
+    "A buffer that is filled anew is read anew: numbers, state and boundaries of packed sequences.",
+    "x <- y; f(x); x <- z; f(x) = f(z)",
+    adjust=_uneven,
+)
+def a_buffer_may_hold_new_numbers(kernel: Kernel, case: Case) -> Judgement:
+    problem, plain = problem_of(case), kernel(case)
+    got = kernel(case, earlier=_other(problem))
+    relation = "the result in a buffer of its own (this one held other numbers in a call before)"
+    return same_bits(parts(got), parts(plain), problem, case, relation)
+
+
+@law(
+    "memory",
+    "What a call returned stays as it is when the kernel is called again.",
+    "y = f(x); f(z); y = f(x) still",
+    adjust=with_fields(final_state=True),
+)
+def a_later_call_leaves_results_alone(kernel: Kernel, case: Case) -> Judgement:
+    problem = problem_of(case)
+    output = kernel(case, earlier=_other(problem))
+    if output.overwritten:
+        return Judgement(np.inf, True, f"the call changed {' and '.join(output.overwritten)} of the call before")
     return Judgement(0.0, output.o.size > 0)
 
 

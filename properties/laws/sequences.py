@@ -4,11 +4,13 @@ import itertools
 
 import numpy as np
 
+from kda_spec import trace
+from properties.budgets import state_errors
 from properties.calls import Kernel, problem_of
 from properties.case import Case
 from properties.compare import Pair, agree, result
 from properties.edits import alone, insert_neutral, reordered, window, window_rows, with_state
-from properties.law import Judgement, law, need_state, with_fields
+from properties.law import Judgement, judge, law, need_state, with_fields
 from properties.pairs import dense_and_packed, prefix, row_alone, with_empty_sequence, with_packing
 
 
@@ -126,6 +128,23 @@ def a_neutral_token_changes_nothing(kernel: Kernel, case: Case) -> Judgement:
     got = kernel(case, longer)
     kept = result(got.o[:, rows], got.final_state)
     return agree(Pair(kept, kernel(case), problem, "the call without the neutral token"), case)
+
+
+@law(
+    "structure",
+    "A state that no token touches is handed on in float32, whatever the dtype of the tokens.",
+    "g = 0, beta = 0  =>  S_T = S_0, within the float32 budget",
+    adjust=lambda case: case.but(
+        T=max(case.T, 65 if case.at % 2 else 1), packed=(), gate="zero", beta="zero", edits=(), final_state=True,
+        state="random" if case.state in ("none", "zero") else case.state,
+    ),
+    share=0.5,
+)  # fmt: skip
+def an_untouched_state_is_kept_in_float32(kernel: Kernel, case: Case) -> Judgement:
+    problem = problem_of(case)
+    state, truth = need_state(kernel(case)), trace(problem)
+    errors = state_errors(state, problem, truth, "float32")
+    return judge("final_state", errors, problem, True, "the initial state")
 
 
 @law(
