@@ -1,5 +1,6 @@
 """`kda check`: make the plan, hand (kernel, laws) to judges, write each result as it comes, say what was found."""
 
+import contextlib
 import fnmatch
 import json
 import multiprocessing
@@ -190,9 +191,14 @@ def _judged(plan: Plan) -> Iterator[list[dict[str, Any]]]:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+    except BaseException:  # an interruption that only this process heard: a law at work may take minutes more
+        for judge in multiprocessing.active_children():
+            judge.terminate()
+        raise
     finally:
-        for _ in range(plan.jobs):
-            pool.submit(close)
+        with contextlib.suppress(RuntimeError):  # no judge is left to close
+            for _ in range(plan.jobs):
+                pool.submit(close)
         pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -203,3 +204,18 @@ def test_pytest_shows_the_same_laws(tmp_path):
     command = [sys.executable, "-m", "pytest", *arguments, "--kernel", f"{BROKEN}:value_changed_in_place"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 1 and "the call changed its input v" in done.stdout, done.stdout
+
+
+def test_an_interruption_of_one_process_ends_all_at_once(tmp_path):
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time\nHINTS = {'array': 'numpy'}\n\n\ndef slow(q, k, v, g, beta, **options):\n    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-m", "kda", "check", f"{slow}:slow", "--jobs", "2", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        time.sleep(5)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=50)[0]
+    assert process.returncode == 130 and "interrupted after 0" in said, said
+    assert time.monotonic() - start < 10
