@@ -9,8 +9,8 @@ from properties.case import parse
 from properties.describe import describe
 from properties.laws import LAWS
 from properties.process import Unloadable, Worker
-from properties.runner import Trial
 from properties.targets import Target
+from properties.trial import Trial
 
 
 def run(text: str, target: str, law_name: str | None, *, device: str, array: str, timeout: float | None) -> int:

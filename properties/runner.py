@@ -4,7 +4,6 @@ import contextlib
 import time
 import warnings
 import zlib
-from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -15,16 +14,13 @@ from hypothesis.errors import HypothesisWarning
 from properties.blame import explain
 from properties.calls import Broke, Kernel, NotRun, Refused, problem_of
 from properties.case import Case
-from properties.law import Judgement, Law
+from properties.law import Law
 from properties.profiles import Profile
 from properties.shrink import Attempts, indifferent, set_by_law, simplify
 from properties.strategies import cases, legal
-from properties.takes import fitting
+from properties.trial import Trial, breaks
 
 HUGE = 10**12  # no limit on the size of a case
-# Budget units up to which bfloat16 or TF32 arithmetic inside could be all that is wrong.
-ROUGH = {"float32": 1000.0, "bfloat16": 16.0, "float16": 16.0}
-REGIMES = ("gate", "key", "beta", "state", "dtype")
 
 
 class _Enough(Exception):
@@ -81,84 +77,6 @@ def _writable(x: Any) -> Any:
     return 1e30 if isinstance(x, float) and not np.isfinite(x) else x
 
 
-class Trial:
-    """One law on one kernel: every judgement passes through here and is remembered by its case."""
-
-    def __init__(self, kernel: Kernel, law: Law) -> None:
-        self.kernel, self.law = kernel, law
-        self.fit = fitting(kernel.worker.hints.get("takes"))
-        self.verdicts: dict[Case, tuple[str, Judgement | None, str]] = {}
-        self.fresh = False
-        self.counts: Counter[str] = Counter()
-        self.coverage: dict[str, Counter[str]] = defaultdict(Counter)
-        self.by_regime: dict[str, float] = {}
-        self.worst: tuple[float, Case | None] = (0.0, None)
-
-    def adjust(self, case: Case) -> Case:
-        """The case as the kernel takes it and the law speaks of it."""
-        return self.law.adjust(self.fit(case))
-
-    def verdict(self, case: Case) -> tuple[str, Judgement | None, str]:
-        """(status, judgement, message) of a case; asked once, then remembered."""
-        if case not in self.verdicts:
-            if self.fresh:
-                self.kernel.worker.renew()
-            self.verdicts[case] = self._ask(case)
-        return self.verdicts[case]
-
-    def _ask(self, case: Case) -> tuple[str, Judgement | None, str]:
-        try:
-            judgement = self.law.check(self.kernel, case)
-        except Refused as refusal:
-            return "refused", None, str(refusal)
-        except NotRun as reason:
-            return "not-run", None, str(reason)
-        except Broke as broke:
-            return broke.status, None, broke.message
-        if not judgement.broken:
-            return "pass", judgement, ""
-        status = "non-finite" if self.law.name.endswith(("finite", "finite_output")) else "falsified"
-        if self.law.name == "inputs_are_unchanged":
-            status = "mutated-input"
-        if self.law.name == "the_same_call_gives_the_same_bits" or self.law.name == "calls_in_between_change_nothing":
-            status = "nondeterministic"
-        return status, judgement, judgement.message
-
-    def fails_afresh(self, case: Case) -> bool:
-        """Whether the case breaks the law in a new process; from then on every case is asked in one if it does not."""
-        self.kernel.worker.renew()
-        self.verdicts.pop(case, None)
-        if _breaks(self.verdict(case)[0]):
-            return True
-        self.verdicts, self.fresh = {}, True
-        return False
-
-    def nature(self) -> str:
-        """Whether arithmetic of a lower precision could explain the failures seen, or only another computation."""
-        for case, (status, judgement, _) in self.verdicts.items():
-            if _breaks(status) and (judgement is None or judgement.units > ROUGH.get(case.dtype, 16.0)):
-                return "structural"
-        return "rounding"
-
-    def count(self, case: Case) -> str:
-        """Judge a drawn case and count it; returns the status."""
-        status, judgement, message = self.verdict(case)
-        self.counts["tried"] += 1
-        if status == "refused":
-            self.counts["refused"] += 1
-            self.coverage["refusals"][message[:160]] += 1
-        if judgement is not None and judgement.informative:
-            self.counts["informative"] += 1
-            for regime in REGIMES:
-                name = str(getattr(case, regime))
-                self.coverage[regime][name] += 1
-                key = f"{regime}={name}"
-                self.by_regime[key] = max(self.by_regime.get(key, 0.0), min(judgement.units, 1e9))
-            if judgement.units > self.worst[0] or self.worst[1] is None:
-                self.worst = (judgement.units, case)
-        return status
-
-
 def examine(
     kernel: Kernel,
     law: Law,
@@ -177,7 +95,7 @@ def examine(
         record.reason = reason
         return record
     pinned = () if law.large or law.serves else pinned
-    failing = next((c for c in map(trial.adjust, pinned) if c.dtype in dtypes and _breaks(trial.count(c))), None)
+    failing = next((c for c in map(trial.adjust, pinned) if c.dtype in dtypes and breaks(trial.count(c))), None)
     found = time.monotonic() if failing else None
     if failing is None:
         failing, found = _search(trial, profile, dtypes, seed_, start)
@@ -205,10 +123,6 @@ def _out_of_reach(kernel: Kernel, law: Law, profile: Profile) -> str:
     return "" if profile.large else "takes minutes: run it with --profile nightly"
 
 
-def _breaks(status: str) -> bool:
-    return status not in ("pass", "refused", "not-run")
-
-
 def _search(
     trial: Trial, profile: Profile, dtypes: tuple[str, ...], seed_: int, start: float
 ) -> tuple[Case | None, float | None]:
@@ -232,7 +146,7 @@ def _search(
         if broken or time.monotonic() - start > profile.seconds:
             _leave()
         case = trial.adjust(drawn)
-        if _breaks(trial.count(case)):
+        if breaks(trial.count(case)):
             broken.append((case, time.monotonic()))
             _leave()
         judgement = trial.verdict(case)[1]
@@ -251,7 +165,7 @@ def _leave() -> None:
 
 def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pinned: tuple[Case, ...]) -> None:
     def attempts(count: int) -> Attempts:
-        fails = lambda case: _breaks(trial.verdict(case)[0])  # noqa: E731
+        fails = lambda case: breaks(trial.verdict(case)[0])  # noqa: E731
         adjust = lambda case: legal(trial.adjust(case), HUGE)  # noqa: E731
         return Attempts(fails, adjust, count, time.monotonic() + profile.shrink)
 
@@ -269,7 +183,7 @@ def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pin
     if judgement is not None:
         record.nature = "structural" if record.blame else trial.nature()
     record.status, record.message, record.case = status, message, repr(case)
-    if not _breaks(status):
+    if not breaks(status):
         record.status, record.nature, record.blame = "nondeterministic", None, None
         record.message = (
             f"broke the law after {trial.counts['tried']} cases and held it as the first call of a new process: "

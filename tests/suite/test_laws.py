@@ -10,7 +10,7 @@ from properties.calls import Kernel
 from properties.case import Case
 from properties.laws import LAWS
 from properties.process import Worker
-from properties.runner import Trial
+from properties.trial import Trial
 
 EDGES = (
     Case(packed=(0,)),
