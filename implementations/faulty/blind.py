@@ -136,7 +136,7 @@ class lone_tail_with_another_gate(Chunked):
 
 
 @fault(
-    "H17",
+    "H18",
     "The initial state is read through its memory as if it were contiguous.",
     trigger="a state that is a view of another layout",
     source=f"{SOURCE}; pools of states are often [V, K]",
