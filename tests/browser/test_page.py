@@ -28,9 +28,9 @@ def column(page, table, place):
 def test_a_click_on_a_heading_sorts_and_another_turns_round(open_page):
     page = open_page()
     before = column(page, "laws", 1)
-    page.get_by_role("button", name="law", exact=True).click()
+    page.locator("#laws").get_by_role("button", name="law", exact=True).click()
     assert column(page, "laws", 1) == sorted(before) != before
-    page.get_by_role("button", name="law", exact=True).click()
+    page.locator("#laws").get_by_role("button", name="law", exact=True).click()
     assert column(page, "laws", 1) == sorted(before, reverse=True)
     assert page.locator("#laws th[aria-sort]").get_attribute("aria-sort") == "descending"
 
