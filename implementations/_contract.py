@@ -5,6 +5,7 @@ on the shapes and dtypes of NumPy arrays and torch tensors alike.
 """
 
 import itertools
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
@@ -54,10 +55,11 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
     expected = {"k": (k, (B, T, H, K)), "v": (v, (B, T, HV, V)), "g": (g, (B, T, HV, K)), "beta": (beta, (B, T, HV))}
     if initial_state is not None:
         expected["initial_state"] = (initial_state, (N, HV, K, V))
+    device = getattr(q, "device", None)
     for name, (x, shape) in expected.items():
-        if tuple(x.shape) != shape:
+        if x.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}; got {tuple(x.shape)}")
-        if getattr(x, "device", None) != getattr(q, "device", None):
+        if getattr(x, "device", None) != device:
             raise ValueError(f"{name}: expected device {q.device} like q; got {x.device}")
     _dtypes(q, k, v, {"g": g, "beta": beta} | ({} if initial_state is None else {"initial_state": initial_state}))
     return Shape(B, T, H, HV, K, V, N, ends)
@@ -65,10 +67,15 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
 
 def _dtypes(q: Any, k: Any, v: Any, others: dict[str, Any]) -> None:
     for name, x in {"q": q, "k": k, "v": v, **others}.items():
-        if dtype_name(x) not in FLOATS:
+        if not _is_float(x.dtype):
             raise TypeError(f"{name}: expected one of {', '.join(FLOATS)}; got {dtype_name(x)}")
-    if not dtype_name(q) == dtype_name(k) == dtype_name(v):
+    if not q.dtype == k.dtype == v.dtype:
         raise TypeError(f"q, k, v: expected one dtype; got {dtype_name(q)}, {dtype_name(k)}, {dtype_name(v)}")
+
+
+@lru_cache(maxsize=64)
+def _is_float(dtype: Any) -> bool:
+    return str(dtype).rsplit(".", 1)[-1] in FLOATS
 
 
 def dtype_name(x: Any) -> str:

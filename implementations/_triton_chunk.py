@@ -1,12 +1,22 @@
 """The Triton code of the chunked forward, first half: what a chunk needs of itself, all chunks side by side.
 
-A chunk has 64 tokens in 4 parts of 16. Rows of part p against columns of earlier parts: both are decayed to the border
-before part p, so that every exponent is a sum of log decays, never positive: nothing overflows at any gate, and no row
-looks at a later one. Inside a part the product splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2
-decays from the part's start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that,
-and all rows of float32 inputs, take the way between parts once more inside them, in blocks of 8, 4, 2 and 1. Which way
-a row takes depends on that row and earlier ones alone, so the future changes no bit of the past. Chunks with such rows
-are marked and done in a second launch, so that the common case keeps its registers.
+A chunk has 64 tokens in 4 parts of 16. `pair_kernel` multiplies every query and key with the keys before it, decayed by
+what lies between; `_triton_solve.solve_kernel` inverts the triangular matrix of the keys and applies it. The decay between two tokens
+is a product of two whose exponents are sums of log decays, never positive: nothing overflows at any gate, and no row
+looks at a later one. Between the halves of a chunk, and between the parts of a half, both tokens decay to the border.
+Inside a part the decay splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2 decays from the part's
+start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that, and all rows of
+float16 and float32 inputs, take the way to the border inside parts too, between blocks of 8, 4, 2 and 1. Which way a
+row takes depends on that row and earlier ones alone, so the future changes no bit of the past.
+
+What the halves of the computation hand over is one tile a chunk and head, in bfloat16 or float32, its rows zero behind
+the sequence (`tile_size` numbers):
+
+    w       [C, BK]   T (k decayed from the chunk's start), T = (I + tril(beta k Gamma k^T, -1))^-1 diag(beta)
+    qg, kg  [C, BK]   q decayed from the chunk's start, k decayed to its end
+    A       [C, C]    tril(q Gamma k^T)
+    last    [BK]      the decay of the whole chunk, in float32
+    u       [C, VP]   T v; before that, in float32, the products k Gamma k^T [C, C]
 """
 
 import triton
@@ -18,216 +28,241 @@ LEAST = tl.constexpr(-111.0)
 C = tl.constexpr(64)
 SUB = tl.constexpr(16)
 KB = tl.constexpr(64)
-PARTS = tl.constexpr(4)
 REACH = tl.constexpr(-110.0)
+# The rows of the table of 0 and 1: which tokens' gates a row sums.
+FROM_START, TO_END, TO_HALF, FROM_PART, TO_PART, TO_BORDER = (tl.constexpr(n) for n in range(6))
+
+
+def tile_size(BK: int, VP: int, half: bool) -> int:
+    """Numbers in a tile."""
+    wide = 2 if half else 1
+    return 3 * 64 * BK + 64 * 64 + wide * BK + max(64 * VP, wide * 64 * 64)
+
+
+def choices() -> list[list[list[bool]]]:
+    """The table [10, C, C] of which tokens' gates a row sums.
+
+    From the chunk's start, to its end, to the middle; from the part's start, to its end; to the border between
+    neighbouring blocks of 1, 2, 4, 8 and 16 tokens: odd blocks from it, even ones up to it.
+    """
+    rules = [lambda i, j: j <= i, lambda i, j: j > i, lambda i, j: (j <= i) == (i >= 32) and i // 32 == j // 32]
+    rules += [lambda i, j: j <= i and i // 16 == j // 16, lambda i, j: j > i and i // 16 == j // 16]
+    rules += [lambda i, j, n=n: (j <= i) == (i >> n & 1) and i >> n == j >> n for n in range(5)]
+    return [[[bool(rule(i, j)) for j in range(64)] for i in range(64)] for rule in rules]
 
 
 @triton.jit
 def dot(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
-    """A matrix product summed in float32, with operands rounded to OPERAND; of matrices or of stacks of them."""
+    """A matrix product summed in float32, with operands rounded to OPERAND."""
     return tl.dot(a.to(OPERAND), b.to(OPERAND), input_precision=PRECISION)
 
 
 @triton.jit
-def _sums(chosen, x, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
-    """Sums of the rows of x that 0 and 1 choose, [C, C] times [C, n]; in halves where operands are bfloat16."""
-    if OPERAND == tl.bfloat16:
-        low = x - x.to(tl.bfloat16).to(tl.float32)
-        return dot(chosen, low, PRECISION, OPERAND) + dot(chosen, x, PRECISION, OPERAND)
+def cut(x):
+    """Float32 numbers as sums of two bfloat16 ones, 16 bits of them; a bit mask costs less than rounding and back."""
+    high = (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+    return high.to(tl.bfloat16), (x - high).to(tl.bfloat16)
+
+
+@triton.jit
+def _gates(gate, OPERAND: tl.constexpr):
+    """Log decays, cut off where nothing is left anyway; to base 2, unless they are bfloat16 and summed as they are."""
+    kept = tl.maximum(gate.to(tl.float32), LEAST)
+    if (OPERAND == tl.bfloat16) and (gate.dtype == tl.bfloat16):
+        return kept.to(tl.bfloat16)
     else:
-        return dot(chosen, x, PRECISION, OPERAND)
+        return kept * LOG2E
 
 
 @triton.jit
-def _turned(x):
-    """Every matrix of a stack transposed."""
-    return tl.permute(x, (0, 2, 1))
+def _loaded(q, k, g, b, key_row, gate_row, length, K, OPERAND: tl.constexpr):
+    """Queries, keys and log decays of a chunk, KB channels from b * KB on; all are asked for before one is used."""
+    i, channels = tl.arange(0, C)[:, None], b * KB + tl.arange(0, KB)[None, :]
+    mask = (i < length) & (channels < K)
+    gate = tl.load(g + i * gate_row + channels, mask=mask, other=0.0)
+    key = tl.load(k + i * key_row + channels, mask=mask, other=0.0)
+    query = tl.load(q + i * key_row + channels, mask=mask, other=0.0)
+    return query.to(tl.float32), key.to(tl.float32), _gates(gate, OPERAND)
 
 
 @triton.jit
-def _rows(x, at, mask):
-    """Some rows and channels of a tensor, zero outside it."""
-    return tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+def _chosen(table, which):
+    """A matrix of the table."""
+    return tl.load(table + which * (C * C) + tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :])
 
 
 @triton.jit
-def _gates(g, at, mask):
-    """Log2 decays, cut off where nothing is left anyway."""
-    return tl.maximum(_rows(g, at, mask), LEAST) * LOG2E
+def _decay(chosen, gate, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+    """Log2 of decays [C, n]: sums of the gates that a matrix of 0 and 1 chooses."""
+    if OPERAND == tl.float32:
+        return tl.dot(chosen.to(tl.float32), gate, input_precision=PRECISION)
+    elif gate.dtype == tl.float32:
+        high, low = cut(gate)
+        return tl.dot(chosen, high, tl.dot(chosen, low))
+    else:
+        return tl.dot(chosen, gate) * LOG2E
 
 
 @triton.jit
-def _between(level):
+def between(level):
     """Pairs [C, C] of a row in an odd block of 2^level tokens and a column in the block before it."""
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     return (i >> level == (j >> level) + 1) & ((i >> level) % 2 == 1)
 
 
 @triton.jit
-def _inside_parts(q, k, g, key_row, gate_row, channels, length, K, PRECISION: tl.constexpr,
-                  OPERAND: tl.constexpr):  # fmt: skip
-    """q_i . Gamma_ij k_j for j <= i and k_i . Gamma_ij k_j for j < i inside parts of 16, at any gate, [C, C].
+def _inside(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexpr, LEVELS: tl.constexpr,
+            PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
+    """q_i . Gamma_ij k_j for j <= i and k_i . Gamma_ij k_j for j < i at any gate, [C, C].
 
-    Level by level: a pair belongs to the blocks of 1, 2, 4 or 8 tokens that are neighbours, and both decay to the
-    border between them. The sums of gates are products with a matrix of 0 and 1.
+    For rows that are `far`, and pairs of tokens in the same block of 2^LEVELS.
+
+    Level by level: a pair belongs to the blocks of 1, 2, 4, 8 (or 16) tokens that are neighbours, and both decay to the
+    border between them.
     """
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    mask = (i < length) & (channels[None, :] < K)
-    at_key, at_gate = i * key_row + channels[None, :], i * gate_row + channels[None, :]
-    query, key, gate = _rows(q, at_key, mask), _rows(k, at_key, mask), _gates(g, at_gate, mask)
-    reads = tl.where(i == j, tl.sum(query * key, axis=1)[:, None], 0.0)
-    keys = tl.zeros((C, C), tl.float32)
-    for level in range(4):
-        spans = ((j <= i) == ((i >> level) % 2 == 1)) & (j >> level == i >> level)
-        decay = tl.exp2(_sums(spans.to(tl.float32), gate, PRECISION, OPERAND))
-        here = key * decay
-        target = tl.trans(here)
-        reads += tl.where(_between(level), dot(query * decay, target, PRECISION, OPERAND), 0.0)
-        keys += tl.where(_between(level), dot(here, target, PRECISION, OPERAND), 0.0)
+    reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    for b in range(BK // KB):
+        for level in range(LEVELS):
+            query, key, gate = _loaded(q, k, g, b, key_row, gate_row, length, K, OPERAND)
+            decay = tl.exp2(_decay(_chosen(table, TO_BORDER + level), gate, PRECISION, OPERAND))
+            if level == 0:
+                reads += tl.where((i == j) & far, tl.sum(query * key, axis=1)[:, None], 0.0)
+            key, query = key * decay, query * decay
+            target, pairs = tl.trans(key), between(level) & far
+            reads += tl.where(pairs, dot(query, target, PRECISION, OPERAND), 0.0)
+            keys += tl.where(pairs, dot(key, target, PRECISION, OPERAND), 0.0)
     return reads, keys
 
 
-@triton.jit
-def _decay_of_parts(total, from_part, to_part):
-    """Per part p the decay of all parts m with from_part(p) <= m < to_part(p), [PARTS, 1, n]; totals are log2."""
-    m = tl.arange(0, PARTS)
-    chosen = (m[:, None] >= from_part[None, :]) & (m[:, None] < to_part[None, :])
-    return tl.exp2(tl.sum(tl.where(chosen[:, :, None], total[:, None, :], 0.0), axis=0))[:, None, :]
-
-
-@triton.jit
-def _targets(inside, ahead, total):
-    """The keys each part is multiplied with, [PARTS, n, C]: earlier ones decayed to its border, its own as `inside`."""
-    p, m = tl.arange(0, PARTS)[:, None], tl.arange(0, PARTS)[None, :]
-    x = tl.arange(0, PARTS)[None, None, :]
-    chosen = (x > m[:, :, None]) & (x < p[:, :, None])
-    decay = tl.exp2(tl.sum(tl.where(chosen[:, :, :, None], total[None, None, :, :], 0.0), axis=2))
-    earlier, own = (m < p)[:, :, None, None], (m == p)[:, :, None, None]
-    keys = tl.where(earlier, ahead[None, :, :, :] * decay[:, :, None, :], tl.where(own, inside[None, :, :, :], 0.0))
-    return _turned(tl.reshape(keys, (PARTS, C, ahead.shape[2])))
-
-
-@triton.jit
-def _inverse(L, SOLVE: tl.constexpr):
-    """(I + L)^-1 of a strictly lower triangular [C, C], from blocks of 2 to 4, 8, .., 64.
-
-    X - X L X with what L has between blocks; in a loop at run time, for code that is compiled once.
-    """
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    X = tl.where(i == j, 1.0, 0.0) - tl.where((i == j + 1) & (i % 2 == 1), L, 0.0)
-    for level in range(1, 6):
-        between = tl.where(_between(level), L, 0.0)
-        X -= tl.dot(tl.dot(X, between, input_precision=SOLVE), X, input_precision=SOLVE)
-    return X
-
-
-@triton.jit(do_not_specialize=["H", "HV", "K", "V"])
-def chunk_kernel(
+@triton.jit(do_not_specialize=["H", "HV", "K"])
+def pair_kernel(
     q,
     k,
-    v,
     g,
-    beta,
     chunks,
-    A,
-    w,
-    u,
-    qg,
-    kg,
-    last,
-    far,
+    table,
+    tiles,
+    exact,
+    marks,
     H,
     HV,
     K,
-    V,
     BK: tl.constexpr,
     VP: tl.constexpr,
-    BV: tl.constexpr,
+    SIZE: tl.constexpr,
     FAST: tl.constexpr,
-    FAR: tl.constexpr,
     PRECISION: tl.constexpr,
-    SOLVE: tl.constexpr,
     OPERAND: tl.constexpr,
     UNIT: tl.constexpr,
 ):
-    """One program: one chunk of one value head.
+    """One program: one chunk of one value head; writes a tile's qg, kg, A, last, k decayed in place of w, k Gamma k^T.
 
-    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence. Writes, in tiles [chunk, head,
-    C, width] that are zero behind the sequence: A = tril(q Gamma k^T), w = T (k decayed from the chunk's start),
-    u = T v with T = (I + tril(beta k Gamma k^T, -1))^-1 diag(beta), qg and kg = q and k decayed from the start and to
-    the end, and `last`, the decay of the whole chunk. The launch with FAST and not FAR marks in `far` the chunks that
-    have rows beyond REACH; the one with both does the marked ones again; without FAST every row goes the long way.
-    K and V come in multiples of UNIT, which tells the compiler their alignment without a compilation for each width.
+    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence; `exact` is `tiles` as float32.
+    With FAST the tiles that have rows beyond REACH are marked, for `far_kernel` to mend; without, every row goes the
+    long way. K comes in multiples of UNIT, which tells the compiler its alignment without a compilation for each width.
     """
-    K, V = K * UNIT, V * UNIT
+    K = K * UNIT
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
-    tile = number * HV + head
-    if FAST and FAR:
-        if tl.load(far + tile) == 0:
-            return
     start = tl.load(chunks + 2 * number)
     length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
     q += (start * H + head // (HV // H)) * K
     k += (start * H + head // (HV // H)) * K
     g += (start * HV + head) * K
-    v += (start * HV + head) * V
-    qg, kg, w = qg + tile * (C * BK), kg + tile * (C * BK), w + tile * (C * BK)
-    p, r = tl.arange(0, PARTS)[:, None, None], tl.arange(0, SUB)[None, :, None]
-    row, i = p * SUB + r, tl.arange(0, C)[:, None]
-    reads, keys = tl.zeros((PARTS, SUB, C), tl.float32), tl.zeros((PARTS, SUB, C), tl.float32)
-    far_reads, far_keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    least = tl.zeros((PARTS, SUB, 1), tl.float32)
-    part = tl.arange(0, PARTS)
+    tiles += program * SIZE
+    wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
+    exact += program * (SIZE // wide) + (3 * C * BK + C * C) // wide
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    least = tl.zeros((C,), tl.float32)
+    if FAST:  # kept in shared memory, which has no room for the larger numbers
+        from_start, to_end, to_half = _chosen(table, FROM_START), _chosen(table, TO_END), _chosen(table, TO_HALF)
+        from_part, to_part = _chosen(table, FROM_PART), _chosen(table, TO_PART)
     for b in range(BK // KB):
-        channels = (tl.arange(0, KB) + b * KB)[None, None, :]
-        mask = (row < length) & (channels < K)
-        at_key, at_gate, at = row * (H * K) + channels, row * (HV * K) + channels, row * BK + channels
-        gate, key, query = _gates(g, at_gate, mask), _rows(k, at_key, mask), _rows(q, at_key, mask)
-        into, total = tl.cumsum(gate, axis=1), tl.sum(gate, axis=1)
-        if OPERAND == tl.bfloat16:
-            ahead = key * tl.exp2(tl.minimum(total[:, None, :] - into, 0.0))
-        else:  # a difference would lose the small decays beside a large one
-            later = _gates(g, at_gate + HV * K, mask & (row + 1 < length) & (r < SUB - 1))
-            ahead = key * tl.exp2(tl.cumsum(later, axis=1, reverse=True))
-        inside = key * tl.exp2(tl.minimum(-into, -REACH))
-        least = tl.minimum(least, tl.min(into, axis=2)[:, :, None])
-        here = tl.exp2(into)
-        query, key = query * here, key * here
-        before, behind = _decay_of_parts(total, part * 0, part), _decay_of_parts(total, part + 1, part * 0 + PARTS)
-        tl.store(qg + at, (query * before).to(qg.dtype.element_ty))
-        tl.store(w + at, (key * before).to(w.dtype.element_ty))
-        tl.store(kg + at, (ahead * behind).to(kg.dtype.element_ty))
-        tl.store(last + tile * BK + tl.arange(0, KB) + b * KB, tl.exp2(tl.sum(total, axis=0)))
-        target = _targets(inside, ahead, total)
-        reads += dot(query, target, PRECISION, OPERAND)
-        keys += dot(key, target, PRECISION, OPERAND)
-        if FAR:
-            more_reads, more_keys = _inside_parts(
-                q, k, g, H * K, HV * K, tl.arange(0, KB) + b * KB, length, K, PRECISION, OPERAND
-            )
-            far_reads, far_keys = far_reads + more_reads, far_keys + more_keys
+        if not FAST:
+            from_start, to_end, to_half = _chosen(table, FROM_START), _chosen(table, TO_END), _chosen(table, TO_HALF)
+        query, key, gate = _loaded(q, k, g, b, H * K, HV * K, length, K, OPERAND)
+        channels = b * KB + tl.arange(0, KB)[None, :]
+        at = tiles + i * BK + channels
+        whole = tl.exp2(_decay(from_start, gate, PRECISION, OPERAND))
+        tl.store(at, (key * whole).to(tiles.dtype.element_ty))
+        tl.store(at + C * BK, (query * whole).to(tiles.dtype.element_ty))
+        tl.store(exact + channels + i * 0, whole, mask=i == C - 1)
+        rest = tl.exp2(_decay(to_end, gate, PRECISION, OPERAND))
+        tl.store(at + 2 * C * BK, (key * rest).to(tiles.dtype.element_ty))
+        half = tl.exp2(_decay(to_half, gate, PRECISION, OPERAND))
+        held = key * half
+        target = tl.trans(tl.where(i < C // 2, held, 0.0).to(OPERAND))
+        read, held = tl.where(i < C // 2, 0.0, query * half), tl.where(i < C // 2, 0.0, held)
+        reads = tl.dot(read.to(OPERAND), target, reads, input_precision=PRECISION)
+        keys = tl.dot(held.to(OPERAND), target, keys, input_precision=PRECISION)
+        if FAST:
+            into = _decay(from_part, gate, PRECISION, OPERAND)
+            least = tl.minimum(least, tl.min(into, axis=1))
+            here = tl.exp2(into)
+            read, held = query * here, key * here
+            inside = tl.trans(key * tl.exp2(tl.minimum(-into, -REACH)))
+            before = tl.trans(key * tl.exp2(_decay(to_part, gate, PRECISION, OPERAND)))
+            same = i // SUB == j // SUB
+            reads += tl.where(same, dot(read, inside, PRECISION, OPERAND), 0.0)
+            reads += tl.where(between(4), dot(read, before, PRECISION, OPERAND), 0.0)
+            keys += tl.where(same, dot(held, inside, PRECISION, OPERAND), 0.0)
+            keys += tl.where(between(4), dot(held, before, PRECISION, OPERAND), 0.0)
+    if FAST:
+        tl.store(marks + program, (tl.min(least, axis=0) < REACH).to(tl.int32))
+    else:
+        near_reads, near_keys = _inside(q, k, g, table, H * K, HV * K, i >= 0, length, K, BK, 5, PRECISION, OPERAND)
+        reads, keys = reads + near_reads, keys + near_keys
+    tl.store(tiles + 3 * C * BK + i * C + j, tl.where(j <= i, reads, 0.0).to(tiles.dtype.element_ty))
+    tl.store(exact + BK + i * C + j, tl.where(j < i, keys, 0.0))
 
-    if FAR:
-        chosen = (least < REACH) if FAST else (least <= 0.0)
-        chosen = chosen & (p == tl.arange(0, C)[None, None, :] // SUB)
-        reads = tl.where(chosen, tl.reshape(far_reads, (PARTS, SUB, C)), reads)
-        keys = tl.where(chosen, tl.reshape(far_keys, (PARTS, SUB, C)), keys)
-    elif FAST:
-        tl.store(far + tile, (tl.min(tl.min(tl.min(least, axis=2), axis=1), axis=0) < REACH).to(tl.int32))
-    j = tl.arange(0, C)[None, None, :]
-    tl.store(A + tile * (C * C) + row * C + j, tl.where(j <= row, reads, 0.0).to(A.dtype.element_ty))
-    places = tl.arange(0, C)
-    strength = tl.load(beta + (start + places) * HV + head, mask=places < length, other=0.0).to(tl.float32)
-    keys = tl.where(j < row, keys * tl.reshape(strength, (PARTS, SUB, 1)), 0.0)
-    inverse = _inverse(tl.reshape(keys, (C, C)), SOLVE) * strength[None, :]
-    tl.debug_barrier()  # w holds the decayed keys, written by other threads of this program
-    for b in range(BK // KB):
-        at = i * BK + (tl.arange(0, KB) + b * KB)[None, :]
-        tl.store(w + at, dot(inverse, tl.load(w + at), PRECISION, OPERAND).to(w.dtype.element_ty))
-    for b in range(VP // BV):
-        columns = b * BV + tl.arange(0, BV)
-        fits = (places < length)[:, None] & (columns < V)[None, :]
-        value = tl.load(v + i * (HV * V) + columns[None, :], mask=fits, other=0.0)
-        value = dot(inverse, value, PRECISION, OPERAND)
-        tl.store(u + tile * (C * VP) + i * VP + columns[None, :], value.to(u.dtype.element_ty))
+
+@triton.jit(do_not_specialize=["H", "HV", "K", "count"])
+def far_kernel(
+    q,
+    k,
+    g,
+    chunks,
+    table,
+    tiles,
+    exact,
+    marks,
+    count,
+    H,
+    HV,
+    K,
+    BK: tl.constexpr,
+    VP: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+    OPERAND: tl.constexpr,
+    UNIT: tl.constexpr,
+):
+    """One program: BLOCK of `count` tiles; of those that are marked it mends rows beyond REACH, inside their parts."""
+    K = K * UNIT
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    block = first + tl.arange(0, BLOCK)
+    if tl.max(tl.load(marks + block, mask=block < count, other=0), axis=0) != 0:
+        wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
+        i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+        for tile in range(first, tl.minimum(first + BLOCK, count)):
+            if tl.load(marks + tile) != 0:
+                head, number = tile % HV, tile // HV
+                start = tl.load(chunks + 2 * number)
+                length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
+                key_at, gate_at = (start * H + head // (HV // H)) * K, (start * HV + head) * K
+                least = tl.zeros((C,), tl.float32)
+                for b in range(BK // KB):
+                    gate = _loaded(q + key_at, k + key_at, g + gate_at, b, H * K, HV * K, length, K, OPERAND)[2]
+                    into = _decay(_chosen(table, FROM_PART), gate, PRECISION, OPERAND)
+                    least = tl.minimum(least, tl.min(into, axis=1))
+                far = least[:, None] < REACH
+                reads, keys = _inside(
+                    q + key_at, k + key_at, g + gate_at, table, H * K, HV * K, far, length, K, BK, 4, PRECISION, OPERAND
+                )
+                chosen = far & (i // SUB == j // SUB) & (j <= i)
+                at = tile * SIZE + 3 * C * BK
+                tl.store(tiles + at + i * C + j, reads.to(tiles.dtype.element_ty), mask=chosen)
+                tl.store(exact + (at + C * C) // wide + BK + i * C + j, keys, mask=chosen)

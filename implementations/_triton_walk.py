@@ -1,12 +1,13 @@
 """The Triton code of the chunked forward, second half: the walk of the state over chunks and over segments.
 
-With the tiles of `_triton_chunk.chunk_kernel` a chunk takes the state S before it to
+With the tiles of `_triton_chunk` a chunk takes the state S before it to
 
     v' = u - w S          o = scale (qg S + A v')          S <- last S + kg^T v'
 
-which is serial over chunks. A long sequence of few heads is cut into segments: what a segment does to the state is
-S -> M S + N, so M and N of all segments are found side by side (walking from the identity without values, and from
-zero), the states between segments follow one after the other, and then all segments walk at once.
+which is serial over chunks; `exact` is `tiles` as float32. A long sequence of few heads is cut into segments: what a
+segment does to the state is S -> M S + N, so M and N of all segments are found side by side (walking from the identity
+without values, and from zero), the states between segments follow one after the other, and then all segments walk at
+once.
 """
 
 import triton
@@ -16,29 +17,27 @@ from implementations._triton_chunk import C, dot
 
 
 @triton.jit
-def _step(S, w, u, kg, last, tile, columns, BK: tl.constexpr, VP: tl.constexpr, PRECISION: tl.constexpr,
-          OPERAND: tl.constexpr, VALUES: tl.constexpr):  # fmt: skip
-    """The values written in a chunk, and the state behind it."""
-    i, channels = tl.arange(0, C), tl.arange(0, BK)
-    at_key = tile * (C * BK) + i[:, None] * BK + channels[None, :]
-    held = dot(tl.load(w + at_key), S, PRECISION, OPERAND)
-    if VALUES:
-        held = tl.load(u + tile * (C * VP) + i[:, None] * VP + columns[None, :]).to(tl.float32) - held
-    else:
-        held = -held
-    key = tl.load(kg + at_key)
-    whole = tl.load(last + tile * BK + channels)
-    return held, S * whole[:, None] + dot(tl.trans(key), held, PRECISION, OPERAND)
+def _whole(exact, tile, left, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """The decay of a whole chunk, [BK], while any are left.
+
+    Asked for a chunk ahead: no product takes it, so no pipeline fetches it.
+    """
+    channels = tl.arange(0, BK)
+    at = exact + tile * (SIZE // WIDE) + (3 * C * BK + C * C) // WIDE + channels
+    return tl.load(at, mask=channels * 0 < left, other=0.0)
+
+
+@triton.jit
+def _behind(S, w, value, whole, BK: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+    """The state behind a chunk in which `value` is written."""
+    kg = tl.load(w + 2 * C * BK + tl.arange(0, C)[:, None] * BK + tl.arange(0, BK)[None, :])
+    return S * whole[:, None] + dot(tl.trans(kg), value, PRECISION, OPERAND)
 
 
 @triton.jit(do_not_specialize=["HV", "K", "V", "scale"])
 def walk_kernel(
-    A,
-    w,
-    u,
-    qg,
-    kg,
-    last,
+    tiles,
+    exact,
     segments,
     starts,
     o,
@@ -49,6 +48,7 @@ def walk_kernel(
     V,
     BK: tl.constexpr,
     VP: tl.constexpr,
+    SIZE: tl.constexpr,
     BV: tl.constexpr,
     HAS_STATE: tl.constexpr,
     WANTS_STATE: tl.constexpr,
@@ -63,6 +63,7 @@ def walk_kernel(
     """
     K, V = K * UNIT, V * UNIT
     blocks: tl.constexpr = VP // BV
+    wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
     program = tl.program_id(0).to(tl.int64)
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     first, count = tl.load(segments + 6 * m), tl.load(segments + 6 * m + 1)
@@ -74,12 +75,19 @@ def walk_kernel(
     S = tl.zeros((BK, BV), tl.float32)
     if HAS_STATE:
         S += tl.load(starts + m * (HV * K * V) + at_state, mask=inner, other=0.0).to(tl.float32)
+    both = tl.arange(0, 2 * C)[:, None]
+    whole = _whole(exact, first * HV + head, count, BK, SIZE, wide)
     for c in range(count):
         tile = (first + c) * HV + head
-        at_key = tile * (C * BK) + i[:, None] * BK + channels[None, :]
-        read = dot(tl.load(qg + at_key), S, PRECISION, OPERAND)
-        value, S = _step(S, w, u, kg, last, tile, columns, BK, VP, PRECISION, OPERAND, True)
-        read += dot(tl.load(A + tile * (C * C) + i[:, None] * C + i[None, :]), value, PRECISION, OPERAND)
+        later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, wide)
+        w = tiles + tile * SIZE
+        held = dot(tl.load(w + both * BK + channels[None, :]), S, PRECISION, OPERAND)  # w S above qg S
+        held, read = tl.split(tl.permute(tl.reshape(held, (2, C, BV)), (1, 2, 0)))
+        A = w + 3 * C * BK
+        value = tl.load(A + C * C + wide * BK + i[:, None] * VP + columns[None, :]).to(tl.float32) - held
+        S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
+        read += dot(tl.load(A + i[:, None] * C + i[None, :]), value, PRECISION, OPERAND)
+        whole = later
         rows = token + c * C + i
         at_value = ((rows * HV + head) * V)[:, None] + columns[None, :]
         tl.store(o + at_value, (scale * read).to(o.dtype.element_ty), mask=(rows < stop)[:, None] & fits[None, :])
@@ -90,16 +98,15 @@ def walk_kernel(
 
 @triton.jit(do_not_specialize=["HV"])
 def transition_kernel(
-    w,
-    u,
-    kg,
-    last,
+    tiles,
+    exact,
     segments,
     M,
     N,
     HV,
     BK: tl.constexpr,
     VP: tl.constexpr,
+    SIZE: tl.constexpr,
     BV: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
@@ -111,18 +118,31 @@ def transition_kernel(
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     if tl.load(segments + 6 * m + 5) == 0:
         first, count = tl.load(segments + 6 * m), tl.load(segments + 6 * m + 1)
-        channels, tile = tl.arange(0, BK), m * HV + head
+        i, channels, tile = tl.arange(0, C)[:, None], tl.arange(0, BK), m * HV + head
+        wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
+        whole = _whole(exact, first * HV + head, count, BK, SIZE, wide)
         if block < of_M:
             columns = block * BV + tl.arange(0, BV)
             S = tl.where(channels[:, None] == columns[None, :], 1.0, 0.0)
             for c in range(count):
-                _, S = _step(S, w, u, kg, last, (first + c) * HV + head, columns, BK, VP, PRECISION, OPERAND, False)
+                here = (first + c) * HV + head
+                later = _whole(exact, here + HV, count - c - 1, BK, SIZE, wide)
+                w = tiles + here * SIZE
+                value = -dot(tl.load(w + i * BK + channels[None, :]), S, PRECISION, OPERAND)
+                S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
+                whole = later
             tl.store(M + tile * (BK * BK) + channels[:, None] * BK + columns[None, :], S)
         else:
             columns = (block - of_M) * BV + tl.arange(0, BV)
             S = tl.zeros((BK, BV), tl.float32)
             for c in range(count):
-                _, S = _step(S, w, u, kg, last, (first + c) * HV + head, columns, BK, VP, PRECISION, OPERAND, True)
+                here = (first + c) * HV + head
+                later = _whole(exact, here + HV, count - c - 1, BK, SIZE, wide)
+                w = tiles + here * SIZE
+                value = tl.load(w + 3 * C * BK + C * C + wide * BK + i * VP + columns[None, :]).to(tl.float32)
+                value -= dot(tl.load(w + i * BK + channels[None, :]), S, PRECISION, OPERAND)
+                S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
+                whole = later
             tl.store(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :], S)
 
 

@@ -16,19 +16,21 @@ import triton.language as tl
 
 from implementations._contract import check
 from implementations._triton import alignment, interpreted, padded, precision, ready
-from implementations._triton_chunk import chunk_kernel
+from implementations._triton_chunk import choices, far_kernel, pair_kernel, tile_size
 from implementations._triton_raw import Raw, mapped
+from implementations._triton_solve import solve_kernel
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
 CHUNK = 64
-# With eight warps on a stack of four matrices Triton 3.6 was seen on an H100 to read outside its shared memory.
+# Eight warps took up to twice the time of four in every kernel but the walk over wide blocks (docs/kernels.md).
 WARPS = 4
+SOLVE_REGISTERS = 128  # four programs a multiprocessor in place of three
+FAR_TILES = 8  # tiles of a program that looks for marked ones: few are marked, if any
 
 
 class Config(NamedTuple):
     """How the kernels are launched: columns of a program, pipeline stages, chunks in a segment (0: no segments)."""
 
-    chunk_block: int
     walk_block: int
     walk_stages: int
     segment: int = 0
@@ -38,14 +40,14 @@ class Config(NamedTuple):
 
 
 CONFIGURATIONS = {
-    "exact": Config(64, 16, 1),
-    "wide": Config(64, 32, 1),
-    "many-heads": Config(128, 64, 3),
-    "some-heads": Config(128, 32, 3),
-    "few-heads": Config(128, 64, 3, segment=16),
+    "exact": Config(16, 1),
+    "wide": Config(32, 1),
+    "many-heads": Config(64, 3),
+    "some-heads": Config(32, 3),
+    "few-heads": Config(64, 3, segment=16),
     # Not chosen by itself: what segments do, on sequences short enough to check.
-    "exact-segments": Config(64, 16, 1, segment=1, transition_block=32, transition_stages=1, link_stages=1),
-    "short-segments": Config(128, 64, 3, segment=1),
+    "exact-segments": Config(16, 1, segment=1, transition_block=32, transition_stages=1, link_stages=1),
+    "short-segments": Config(64, 3, segment=1),
 }
 HINTS = {
     "array": "torch",
@@ -117,64 +119,65 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
     # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
     BK, VP = max(padded(K), 64), max(padded(V), 64)
     half = v.dtype == torch.bfloat16
-    store = torch.bfloat16 if half else torch.float32
-    tiles = (len(plan.chunks), HV, CHUNK)
-    w, qg, kg = (torch.empty((*tiles, BK), dtype=store, device=device) for _ in range(3))
-    u, A = (
-        torch.empty((*tiles, VP), dtype=store, device=device),
-        torch.empty((*tiles, CHUNK), dtype=store, device=device),
-    )
-    last = torch.empty((len(plan.chunks), HV, BK), dtype=torch.float32, device=device)
-    o = torch.empty_like(v)
-    final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
-    products = precision(v.dtype)
-    unit = alignment(K, V)
-    widths = {"K": K // unit, "V": V // unit, "UNIT": unit}
+    size, unit = tile_size(BK, VP, half), alignment(K, V)
+    tiles = torch.empty(len(plan.chunks) * HV * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
+    exact = tiles.view(torch.float32)
     common = {
         "HV": HV,
         "BK": BK,
         "VP": VP,
-        "PRECISION": products,
+        "SIZE": size,
+        "PRECISION": precision(v.dtype),
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
-    if len(plan.chunks) and HV:
-        fast = v.dtype != torch.float32
-        far = torch.empty(tiles[:2], dtype=torch.int32, device=device)
-        for again in (False, True) if fast else (True,):
-            chunk_kernel[(len(plan.chunks) * HV,)](
-                q, k, v, g, beta, plan.chunks, A, w, u, qg, kg, last, far, H=shape.H,
-                BV=min(config.chunk_block, VP), FAST=fast, FAR=again, SOLVE=products, num_warps=WARPS, num_stages=1,
-                **widths, **common,
-            )  # fmt: skip
+    count = len(plan.chunks) * HV
+    if count:
+        marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
+        inputs = (q, k, g, plan.chunks, _table(device), tiles, exact, marks)
+        own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
+        pair_kernel[(count,)](*inputs, FAST=half, **own)
+        if half:
+            far_kernel[(triton.cdiv(count, FAR_TILES),)](*inputs, count, BLOCK=FAR_TILES, **own)
+        solve_kernel[(count,)](
+            v, beta, plan.chunks, tiles, exact, V=V // unit, UNIT=unit, num_warps=WARPS, num_stages=1,
+            maxnreg=SOLVE_REGISTERS if half else None, **common,
+        )  # fmt: skip
+    widths = {"K": K // unit, "V": V // unit, "UNIT": unit}
+    o = torch.empty_like(v)
+    final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
     starts = initial_state
     if plan.divided:
-        starts = _between_segments(w, u, kg, last, plan, initial_state, (N, HV, K, V), config, widths, common)
+        starts = _between_segments(tiles, exact, plan, initial_state, (N, HV, K, V), config, widths, common)
     block = min(config.walk_block, VP)
     if len(plan.segments) and HV:
         walk_kernel[(len(plan.segments) * HV * (VP // block),)](
-            A, w, u, qg, kg, last, plan.segments, starts, o, final_state, K**-0.5 if scale is None else scale,
+            tiles, exact, plan.segments, starts, o, final_state, K**-0.5 if scale is None else scale,
             BV=block, HAS_STATE=starts is not None, WANTS_STATE=output_final_state, num_warps=WARPS,
             num_stages=config.walk_stages, **widths, **common,
         )  # fmt: skip
     return o, final_state
 
 
-def _between_segments(w, u, kg, last, plan, initial_state, size, config, widths, common):
+@lru_cache(maxsize=8)
+def _table(device):
+    return torch.tensor(choices(), dtype=torch.bfloat16).to(device)
+
+
+def _between_segments(tiles, exact, plan, initial_state, size, config, widths, common):
     """The state before every segment, [segments, HV, K, V]."""
     (N, HV, K, V), BK, VP = size, common["BK"], common["VP"]
     count = len(plan.segments)
     block = min(config.transition_block, BK, VP)
-    M, N_ = (torch.empty((count, HV, BK, x), dtype=torch.float32, device=w.device) for x in (BK, VP))
-    starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=w.device)
+    M, N_ = (torch.empty((count, HV, BK, x), dtype=torch.float32, device=tiles.device) for x in (BK, VP))
+    starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=tiles.device)
     transition_kernel[(count * HV * (BK // block + VP // block),)](
-        w, u, kg, last, plan.segments, M, N_, BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common
+        tiles, exact, plan.segments, M, N_, BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common
     )  # fmt: skip
     block = min(32, VP)
-    exact = precision(torch.float32)
     link_kernel[(N * HV * (VP // block),)](
         M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, VP=VP, BV=block,
-        HAS_STATE=initial_state is not None, PRECISION=exact, num_warps=WARPS, num_stages=config.link_stages,
-        **widths,
+        HAS_STATE=initial_state is not None, PRECISION=precision(torch.float32), num_warps=WARPS,
+        num_stages=config.link_stages, **widths,
     )  # fmt: skip
     return starts
 
