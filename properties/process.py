@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from typing import Any
 
 from properties import wire
+
+HISTORY = 64  # cases that are remembered of what a process was asked
 
 
 class Unloadable(Exception):
@@ -30,6 +33,7 @@ class Worker:
         self.engine: list[str] = []
         self.hints: dict[str, Any] = {}
         self.calls = self.restarts = 0
+        self.asked: deque[Any] = deque(maxlen=HISTORY)  # the last cases of this child, kept by those who ask
         self._process: subprocess.Popen[bytes] | None = None
         self._child = 0
         self._log = tempfile.TemporaryFile()
@@ -95,6 +99,7 @@ class Worker:
                 raise Unloadable(f"{self.target} cannot be loaded: importing it ended the process ({hello['error']})")
             if hello["status"] == "ready":
                 self._child, self.engine, self.hints = hello["pid"], hello["engine"], hello["hints"]
+                self.asked.clear()
                 return
 
     def renew(self) -> None:

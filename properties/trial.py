@@ -18,7 +18,8 @@ class Trial:
     def __init__(self, kernel: Kernel, law: Law) -> None:
         self.kernel, self.law = kernel, law
         self.fit = fitting(kernel.worker.hints.get("takes"))
-        self.verdicts: dict[Case, tuple[str, Judgement | None, str]] = {}
+        # By the cases of a run, the last of which is judged; the others were asked before it in the same new process.
+        self.verdicts: dict[tuple[Case, ...], tuple[str, Judgement | None, str]] = {}
         self.fresh = False
         self.counts: Counter[str] = Counter()
         self.coverage: dict[str, Counter[str]] = defaultdict(Counter)
@@ -29,13 +30,16 @@ class Trial:
         """The case as the kernel takes it and the law speaks of it."""
         return self.law.adjust(self.fit(case))
 
-    def verdict(self, case: Case) -> tuple[str, Judgement | None, str]:
-        """(status, judgement, message) of a case; asked once, then remembered."""
-        if case not in self.verdicts:
-            if self.fresh:
+    def verdict(self, case: Case, before: tuple[Case, ...] = ()) -> tuple[str, Judgement | None, str]:
+        """(status, judgement, message) of a case, asked once, then remembered; after `before` in a new process."""
+        run = (*before, case)
+        if run not in self.verdicts:
+            if self.fresh or before:
                 self.kernel.worker.renew()
-            self.verdicts[case] = self._ask(case)
-        return self.verdicts[case]
+            for one in before:
+                self._ask(one)
+            self.verdicts[run] = self._ask(case)
+        return self.verdicts[run]
 
     def _ask(self, case: Case) -> tuple[str, Judgement | None, str]:
         try:
@@ -46,6 +50,8 @@ class Trial:
             return "not-run", None, str(reason)
         except Broke as broke:
             return broke.status, None, broke.message
+        finally:
+            self.kernel.worker.asked.append(case)
         if not judgement.broken:
             return "pass", judgement, ""
         status = "non-finite" if self.law.name.endswith(("finite", "finite_output")) else "falsified"
@@ -55,19 +61,19 @@ class Trial:
             status = "nondeterministic"
         return status, judgement, judgement.message
 
-    def fails_afresh(self, case: Case) -> bool:
+    def fails_afresh(self, case: Case, before: tuple[Case, ...] = ()) -> bool:
         """Whether the case breaks the law in a new process; from then on every case is asked in one if it does not."""
         self.kernel.worker.renew()
-        self.verdicts.pop(case, None)
-        if breaks(self.verdict(case)[0]):
+        self.verdicts.pop((*before, case), None)
+        if breaks(self.verdict(case, before)[0]):
             return True
         self.verdicts, self.fresh = {}, True
         return False
 
     def nature(self) -> str:
         """Whether arithmetic of a lower precision could explain the failures seen, or only another computation."""
-        for case, (status, judgement, _) in self.verdicts.items():
-            if breaks(status) and (judgement is None or judgement.units > ROUGH.get(case.dtype, 16.0)):
+        for run, (status, judgement, _) in self.verdicts.items():
+            if breaks(status) and (judgement is None or judgement.units > ROUGH.get(run[-1].dtype, 16.0)):
                 return "structural"
         return "rounding"
 
