@@ -103,7 +103,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 def replay(case: str, target: str, law_name: str | None, **options: Any) -> None:
     r"""Run one failing case again, from its one-line text or from its file.
 
-    Of several cases the last is judged; one new process is asked about all of them in turn.
+    Of several cases the last is judged, in a new process that is called with the others first.
 
     \b
     kda replay "Case(T=17, gate='strong')" --kernel my_kernel.py:my_kernel

@@ -1,4 +1,4 @@
-"""`kda replay`: one case again, law by law, after the cases that a process must be asked about before it."""
+"""`kda replay`: one case again, law by law, after the calls that a process must be given before it."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def run(text: str, target: str, law_name: str | None, *, device: str, array: str
             trial = Trial(Kernel(worker), law)
             status, judgement, message = trial.verdict(adjusted, tuple(before))
             if before and breaks(status) and not trial.fails_afresh(adjusted):
-                status, message = "nondeterministic", f"right alone, wrong after what is asked before: {message}"
+                status, message = "nondeterministic", f"right alone, wrong after the calls before: {message}"
             units = "" if judgement is None else f" ({judgement.units:.3g} units)"
             click.echo(f"{status:<14} {law.name}{units}")
             if status not in ("pass", "refused"):

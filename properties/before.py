@@ -1,16 +1,17 @@
-"""What a process was asked before: the fewest earlier cases after which a case that holds alone breaks its law.
+"""The calls before: the fewest after which a case that holds alone breaks its law.
 
 A kernel that keeps something between its calls (a result by address, a workspace that is not cleared, a plan for the
-first shape) breaks at a late case. The history of the worker is searched for what made it, and both are made small.
+first shape) breaks at a late case. Cases near that one, and those that were asked before it, are tried as calls made
+first in a new process; what makes it break is made small together with it.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from properties.case import Case
-from properties.shrink import Attempts, Spent, simplify
+from properties.shrink import OTHERS, Attempts, Spent, simplify
 from properties.trial import Trial, breaks
 
 SECONDS = 15.0  # for the search and for making small what it finds, together
@@ -19,7 +20,7 @@ Run = tuple[Case, ...]
 
 @dataclass
 class Asking:
-    """Asks new processes about runs of cases: those before, and the one that is judged.
+    """Asks new processes about runs of cases: a call of each, and then the law about the last.
 
     Args:
         trial: whose law and kernel; from now on each of its judgements is made in a new process.
@@ -38,7 +39,7 @@ class Asking:
         self.found = Run()  # the shortest run known to do it
 
     def broken(self, before: Run, case: Case) -> bool:
-        """Whether `case` breaks its law after the cases before, and not alone."""
+        """Whether `case` breaks its law after calls with the cases before, and not alone."""
         after = self.trial.verdict(case, tuple(map(self.adjust, before)))
         return breaks(after[0]) and not breaks(self.trial.verdict(case)[0])
 
@@ -48,7 +49,10 @@ class Asking:
         if self.left <= 0 or now + self.slowest * len(before) > limit:
             raise Spent
         self.left -= 1
-        broken = self.broken(before, case)
+        try:
+            broken = self.broken(before, case)
+        except (ValueError, AssertionError):
+            return False  # outside the domain: no problem can be built from it
         self.slowest = max(self.slowest, (time.monotonic() - now) / (len(before) + 1))
         if broken and (not self.found or len(before) < len(self.found)):
             self.found = before
@@ -62,20 +66,27 @@ class Asking:
 def find(case: Case, asked: Sequence[Case], asking: Asking) -> Run:
     """The fewest cases found after which `case`, which holds alone, breaks its law; none where no run of them does it.
 
-    First the case itself and the same with other numbers, then what was asked before it, the last cases first.
+    First single ones: the case itself, with other numbers, the last one asked before it, and the case with one field
+    changed, which a cache whose key is too short takes for it. Then runs of those asked before it, the last ones first.
     """
     rest, kept = list(asked), Run()
+    near = [case.but(**{name: other}) for name, other in OTHERS.items() if name != "seed"]
     with contextlib.suppress(Spent):
-        for one in (case, case.but(seed=case.seed + 1)):
-            if asking.search((one,), case):
-                return (one,)
+        if _single([case, case.but(seed=case.seed + 1), *rest[-1:], *near], case, asking):
+            return asking.found
         while not kept or not asking.search(kept, case):
             fails = lambda n, kept=kept: asking.search((*kept, *rest[len(rest) - n :]), case)  # noqa: B023, E731
             first = len(rest) - _suffix(fails, len(rest))
             if first == len(rest):
                 break
             kept, rest = (*kept, rest[first]), rest[first + 1 :]
+        if not asking.found:  # a later call may mend what an earlier one did
+            _single(reversed(asked), case, asking)
     return asking.found
+
+
+def _single(cases: Iterable[Case], case: Case, asking: Asking) -> bool:
+    return any(asking.search((one,), case) for one in dict.fromkeys(cases))
 
 
 def _suffix(fails: Callable[[int], bool], most: int) -> int:

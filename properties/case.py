@@ -101,7 +101,7 @@ def parse(text: str) -> Case:
 
 
 def parse_run(text: str) -> tuple[Case, ...]:
-    """Cases in the order in which one process is asked about them, one a line or separated by semicolons."""
+    """The case to judge and, before it, those of the calls to make first; one a line or separated by semicolons."""
     try:
         return tuple(_parsed(statement) for statement in ast.parse(text.strip()).body)
     except (SyntaxError, ValueError, TypeError) as error:

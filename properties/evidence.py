@@ -14,6 +14,7 @@ from properties.law import Law
 from properties.laws import LAWS
 from properties.runner import Record
 from properties.targets import Target
+from properties.trial import call_first
 
 
 def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, device: str, array: str) -> None:
@@ -53,13 +54,15 @@ def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, devic
 
 
 def _calls(kernel: Kernel, law: Law, run: list[str]) -> list[dict[str, Any]]:
-    """The messages of every call the law makes on the cases of a run."""
+    """The messages of every call: with the cases before, then those the law makes on the last one."""
     kernel.recorded = []
-    if len(run) > 1:
+    *before, case = map(parse, run)
+    if before:
         kernel.worker.renew()
-    for case in map(parse, run):
-        with contextlib.suppress(Refused, Broke):
-            law.check(kernel, case)
+    for one in before:
+        call_first(kernel, law, one)
+    with contextlib.suppress(Refused, Broke):
+        law.check(kernel, case)
     calls, kernel.recorded = kernel.recorded, None
     return calls
 

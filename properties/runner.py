@@ -216,7 +216,7 @@ def _depends(before: Run, message: str, tried: int) -> str:
             "what the kernel answers depends on the calls before"
         )
     cases = " and ".join(map(repr, before)) if len(before) < 4 else f"{len(before)} others, {before[0]!r} the first"
-    return f"right alone, wrong after {cases} in the same process: {message}"
+    return f"right alone, wrong after a call with {cases} in the same process: {message}"
 
 
 def _richer(case: Case) -> Case:

@@ -1,5 +1,6 @@
 """One law on one kernel: every judgement is asked once, counted, and remembered by its case."""
 
+import contextlib
 from collections import Counter, defaultdict
 
 from properties.calls import Broke, Kernel, NotRun, Refused
@@ -18,7 +19,7 @@ class Trial:
     def __init__(self, kernel: Kernel, law: Law) -> None:
         self.kernel, self.law = kernel, law
         self.fit = fitting(kernel.worker.hints.get("takes"))
-        # By the cases of a run, the last of which is judged; the others were asked before it in the same new process.
+        # By the cases of a run: the last one is judged, the others are the calls that its process was given before.
         self.verdicts: dict[tuple[Case, ...], tuple[str, Judgement | None, str]] = {}
         self.fresh = False
         self.counts: Counter[str] = Counter()
@@ -31,13 +32,13 @@ class Trial:
         return self.law.adjust(self.fit(case))
 
     def verdict(self, case: Case, before: tuple[Case, ...] = ()) -> tuple[str, Judgement | None, str]:
-        """(status, judgement, message) of a case, asked once, then remembered; after `before` in a new process."""
+        """(status, judgement, message) of a case, asked once; `before`: calls that a new process is given first."""
         run = (*before, case)
         if run not in self.verdicts:
             if self.fresh or before:
                 self.kernel.worker.renew()
             for one in before:
-                self._ask(one)
+                call_first(self.kernel, self.law, one)
             self.verdicts[run] = self._ask(case)
         return self.verdicts[run]
 
@@ -94,6 +95,12 @@ class Trial:
             if judgement.units > self.worst[0] or self.worst[1] is None:
                 self.worst = (judgement.units, case)
         return status
+
+
+def call_first(kernel: Kernel, law: Law, case: Case) -> None:
+    """One call of the kernel before a law is asked, with gradients where it is a law of gradients."""
+    with contextlib.suppress(Refused, Broke, NotRun):
+        kernel(case, grad="both" if law.family == "gradient" else "", checked=False)
 
 
 def breaks(status: str) -> bool:
