@@ -4,14 +4,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.rows import blank
-from properties import wire
+from properties import piped, wire
 from properties.case import Case
 
 # Seconds: of the suite's own steps (inputs, oracle) and for loading and measuring the device.
@@ -71,7 +70,7 @@ class Timer:
             facts = None
             self._note(error)
         if facts is None:
-            tail = self._tail()
+            tail = piped.tail(self._log)
             self.close()
             raise RuntimeError(f"the worker process ended before it told the device: {tail}")
         self._rates = facts["ceilings"]
@@ -116,7 +115,7 @@ class Timer:
             return [], at, ("timeout", f"no answer within {limit:g} s ({phase})")
         except (OSError, ValueError) as error:
             self._note(error)
-        how, tail = self.close(), self._tail()
+        how, tail = self.close(), piped.tail(self._log)
         return [], at, ("crash", f"the process died: {how} ({phase})" + (f"; {tail}" if tail else ""))
 
     def _message(self, job: Job, left: dict[str, str]) -> dict[str, Any]:
@@ -143,23 +142,13 @@ class Timer:
         wire.send(self._to, message)
 
     def _spawn(self) -> None:
-        (requests, self._to), (self._from, replies) = wire.pipe(), wire.pipe()
         environment = dict(os.environ, PYTHONUNBUFFERED="1")
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment.setdefault(name, "1")
         if self.how.device == "cpu":
             environment.setdefault("TRITON_INTERPRET", "1")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", str(requests), str(replies)],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=environment,
-            pass_fds=(requests, replies),
-            start_new_session=True,
-        )
-        os.close(requests)
-        os.close(replies)
+        started = piped.start("benchmarks.worker", log=self._log, environment=environment)
+        self._process, self._to, self._from = started
 
     def close(self) -> str:
         """End the process and everything it started; says how it had ended."""
@@ -169,21 +158,10 @@ class Timer:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.5)
         ended = process.poll()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        os.close(self._to)
-        os.close(self._from)
+        piped.end(process, self._to, self._from)
         if ended is None:
             return "stopped"
         return f"signal {signal.Signals(-ended).name}" if ended < 0 else f"exit status {ended}"
 
     def _note(self, error: BaseException) -> None:
         self._log.write(f"\n{type(error).__name__}: {error}\n".encode())
-
-    def _tail(self) -> str:
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 1500))
-        text = " ".join(self._log.read().decode(errors="replace").split())[-500:]
-        self._log.seek(0, os.SEEK_END)
-        return text

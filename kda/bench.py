@@ -1,5 +1,6 @@
 """`kda bench`: make the plan, have each workload timed, write each result as it comes, say what was found."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -157,18 +158,14 @@ def load_bench(path: Path) -> Any:
     Raises:
         ValueError: where there are none.
     """
-    import pandas as pd
+    from reports.results import ReportError, load
 
-    files = sorted(path.rglob("results.jsonl")) if path.is_dir() else [path]
-    rows, device = [], origin({})
-    for line in (line for file in files if file.is_file() for line in _lines(file)):
-        if line.get("kind") == "run":
-            device = origin(line)
-        elif line.get("kind") == "bench":
-            rows.append(line | device)
-    if not rows:
+    results = None
+    with contextlib.suppress(ReportError):
+        results = load([path])
+    if results is None or results.bench.empty:
         raise ValueError(f"--compare: expected a folder or file with results of `kda bench`; found none in {path}")
-    return pd.DataFrame(rows)
+    return results.bench.merge(results.runs[["run", "file", "ceilings"]], on=["run", "file"], how="left")
 
 
 def origin(head: dict[str, Any]) -> dict[str, Any]:

@@ -103,8 +103,11 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 def replay(case: str, target: str, law_name: str | None, **options: Any) -> None:
     r"""Run one failing case again, from its one-line text or from its file.
 
+    Of several cases the last is judged, in a new process that is called with the others first.
+
     \b
     kda replay "Case(T=17, gate='strong')" --kernel my_kernel.py:my_kernel
+    kda replay "Case(K=3); Case()" --kernel my_kernel.py:my_kernel
     kda replay kda-results/falsified/my_kernel-output.case --kernel my_kernel.py:my_kernel
     """
     from kda.replay import run

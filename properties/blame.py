@@ -42,11 +42,44 @@ def explain(outputs: list[tuple[Problem, Output, str]]) -> str | None:
     return " or ".join(most[:2]) if most else None
 
 
+def explain_after(earlier: Problem, problem: Problem, output: Output, dtype: str) -> str | None:
+    """What a result holds of the call before it, of the problem `earlier`; None where it is right or nothing fits."""
+    wrong = _misfit(run, problem, output, dtype)
+    fits = [a.words for a in _left_behind(earlier) if _misfit(a.compute, problem, output, dtype) <= min(1.0, wrong / 3)]
+    return " or ".join(fits[:2]) if wrong > 1.0 and fits else None
+
+
+def _left_behind(earlier: Problem) -> list[Altered]:
+    """Specifications in which something of an earlier call is in use still."""
+    o, state = run(earlier)
+    names = ("q", "k", "v", "g", "beta", "cu_seqlens", "initial_state")
+    left = {name: x for name in names if (x := getattr(earlier, name)) is not None}
+    return [
+        *(Altered(f"{name} of the call before", partial(_with_left, {name: x})) for name, x in left.items()),
+        Altered("the scale of the call before", lambda p: run(_unchecked(p, scale=earlier.scale_value))),
+        Altered("the state that the call before left", partial(_with_left, {"initial_state": state})),
+        Altered("the result of the call before in place of its own", lambda p: (o, state)),
+        Altered("the result of the call before added to its own", lambda p: (run(p)[0] + o, run(p)[1])),
+        Altered("both results of the call before added to its own", lambda p: (run(p)[0] + o, run(p)[1] + state)),
+    ]
+
+
+def _with_left(left: dict[str, np.ndarray], p: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """The recurrence with tensors of another call. Raises ValueError where they do not fit."""
+    for name, x in left.items():
+        own = getattr(p, name) if name != "initial_state" else np.zeros((p.N, p.HV, p.K, p.V))
+        if own is None or own.shape != x.shape or (name == "cu_seqlens" and x[-1] != p.T):
+            raise ValueError(f"{name} of another shape")
+    return run(_unchecked(p, **left))
+
+
 def _misfit(compute: Any, problem: Problem, output: Output, dtype: str) -> float:
     """Worst distance of output and final state, over the budget (that of the larger of truth and alteration)."""
     try:
         o, state = compute(problem)
     except (ValueError, FloatingPointError):
+        return float("inf")
+    if o.shape != output.o.shape or (output.final_state is not None and state.shape != output.final_state.shape):
         return float("inf")
     truth, unit = trace(problem), OUTPUT[dtype] * ROUNDING[dtype]
     largest = np.max(np.abs(o), axis=-1, initial=0.0)

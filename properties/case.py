@@ -94,21 +94,33 @@ CHOICES = {
 
 def parse(text: str) -> Case:
     """The Case that a repr such as `Case(T=3, gate='typical')` denotes; evaluates literals only."""
+    cases = parse_run(text)
+    if len(cases) != 1:
+        raise ValueError(f"CASE: expected one case; got {len(cases)}: {text!r}")
+    return cases[0]
+
+
+def parse_run(text: str) -> tuple[Case, ...]:
+    """The case to judge and, before it, those of the calls to make first; one a line or separated by semicolons."""
     try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not (
-            isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Case" and not call.args
-        ):
-            raise ValueError("it is not of the form Case(field=value, ...)")
-        values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-        unknown = set(values) - {f.name for f in fields(Case)}
-        if unknown:
-            raise ValueError(f"Case has no field {', '.join(sorted(unknown))}")
-        return Case(**values)
+        return tuple(_parsed(statement) for statement in ast.parse(text.strip()).body)
     except (SyntaxError, ValueError, TypeError) as error:
         raise ValueError(
             f"CASE: expected one line such as \"Case(T=3, gate='typical')\"; got {text!r}: {error}"
         ) from None
+
+
+def _parsed(statement: ast.stmt) -> Case:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not (
+        isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Case" and not call.args
+    ):
+        raise ValueError("it is not of the form Case(field=value, ...)")
+    values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    unknown = set(values) - {f.name for f in fields(Case)}
+    if unknown:
+        raise ValueError(f"Case has no field {', '.join(sorted(unknown))}")
+    return Case(**values)
 
 
 def build(case: Case) -> Problem:

@@ -35,6 +35,19 @@ def parts(output: Output, o: float = 1.0, state: float = 1.0) -> dict[str, np.nd
     return named if output.final_state is None else named | {"final_state": output.final_state * state}
 
 
+def against_truth(
+    output: Output, problem: Problem, case: Case, relation: str = "the recurrence", room: float = 1.0
+) -> Judgement:
+    """Output and, where there is one, final state within `room` budgets of the recurrence."""
+    truth = trace(problem)
+    errors = output_errors(output.o, problem, truth, case.dtype, room=room)
+    judgements = [judge("o", errors, problem, informative(problem, truth, case.dtype), relation)]
+    if output.final_state is not None:
+        errors = state_errors(output.final_state, problem, truth, case.dtype, room=room)
+        judgements.append(judge("final_state", errors, problem, bool(np.any(truth.final_state != 0)), relation))
+    return worst_of(judgements)
+
+
 def agree(pair: Pair, case: Case) -> Judgement:
     """Two results for the same problem differ by no more than two budgets."""
     truth = trace(pair.problem)

@@ -12,7 +12,9 @@ def accuses(line: dict[str, Any]) -> bool:
 
 def describe(line: dict[str, Any]) -> str:
     """A counterexample in words: the law, the case, the place, the error."""
-    text = [f"  law      {line['sentence']}", f"           {line['equation']}", f"  case     {line['case']}"]
+    text = [f"  law      {line['sentence']}", f"           {line['equation']}"]
+    text += [f"  before   {case}" for case in line.get("before") or ()]
+    text.append(f"  case     {line['case']}")
     if line.get("irrelevant"):
         text.append(f"           does not matter: {', '.join(line['irrelevant'])}")
     if line.get("set_by_law"):

@@ -1,17 +1,20 @@
-"""Evidence of a falsification: the case's line, the inputs of every call, and a stand-alone script."""
+"""Evidence of a falsification: the lines of its cases, the inputs of every call, and a stand-alone script."""
 
 import contextlib
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from properties.calls import Broke, Kernel, Refused
 from properties.case import parse
+from properties.law import Law
 from properties.laws import LAWS
 from properties.runner import Record
 from properties.targets import Target
+from properties.trial import call_first
 
 
 def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, device: str, array: str) -> None:
@@ -20,10 +23,11 @@ def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, devic
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{record.kernel.replace('.', '-')}-{record.law}"
     options = f" --law {record.law}" + (f" --device {device}" if device != "cpu" else "")
-    record.replay = f"kda replay {shlex.quote(str(record.case))} --kernel {shlex.quote(target)}{options}"
+    run = [*record.before, str(record.case)]
+    record.replay = f"kda replay {shlex.quote('; '.join(run))} --kernel {shlex.quote(target)}{options}"
     record.script = f"falsified/{stem}.py"
-    (folder / f"{stem}.case").write_text(f"{record.case}\n")
-    calls = _calls(kernel, record)
+    (folder / f"{stem}.case").write_text("\n".join(run) + "\n")
+    calls = _calls(kernel, LAWS[record.law], run)
     np.savez_compressed(
         folder / f"{stem}.npz",
         **{f"{n}/{name}": x for n, call in enumerate(calls) for name, x in call["arrays"].items()},
@@ -35,7 +39,7 @@ def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, devic
         "stem": stem,
         "law": record.sentence,
         "equation": record.equation,
-        "case": record.case,
+        "case": "; ".join(run),
         "message": record.message or "",
         "where": where,
         "function": parsed.function,
@@ -49,11 +53,16 @@ def write_evidence(record: Record, target: str, kernel: Kernel, out: Path, devic
     (folder / f"{stem}.py").write_text(text)
 
 
-def _calls(kernel: Kernel, record: Record) -> list[dict]:  # type: ignore[type-arg]
-    """The messages of every call the law makes on the shrunk case."""
+def _calls(kernel: Kernel, law: Law, run: list[str]) -> list[dict[str, Any]]:
+    """The messages of every call: with the cases before, then those the law makes on the last one."""
     kernel.recorded = []
+    *before, case = map(parse, run)
+    if before:
+        kernel.worker.renew()
+    for one in before:
+        call_first(kernel, law, one)
     with contextlib.suppress(Refused, Broke):
-        LAWS[record.law].check(kernel, parse(str(record.case)))
+        law.check(kernel, case)
     calls, kernel.recorded = kernel.recorded, None
     return calls
 

@@ -4,11 +4,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
+from collections import deque
 from typing import Any
 
-from properties import wire
+from properties import piped, wire
+
+HISTORY = 64  # cases that are remembered of what a process was asked
 
 
 class Unloadable(Exception):
@@ -30,6 +32,7 @@ class Worker:
         self.engine: list[str] = []
         self.hints: dict[str, Any] = {}
         self.calls = self.restarts = 0
+        self.asked: deque[Any] = deque(maxlen=HISTORY)  # the last cases of this child, kept by those who ask
         self._process: subprocess.Popen[bytes] | None = None
         self._child = 0
         self._log = tempfile.TemporaryFile()
@@ -63,7 +66,7 @@ class Worker:
                 "status": "crash",
                 "error": f"the process died: {reply['error']}",
                 "arrays": {},
-                "log": self._tail(),
+                "log": piped.tail(self._log),
             }
         if reply.get("spent"):  # a fault on a GPU stays with its process
             self.renew()
@@ -84,7 +87,7 @@ class Worker:
                 self.close()
                 raise Unloadable(f"loading {self.target} took more than two minutes") from None
             if hello is None:
-                tail = self._tail()
+                tail = piped.tail(self._log)
                 self.close()
                 raise Unloadable(f"the worker process for {self.target} ended before it was ready: {tail}")
             if hello["status"] == "unloadable":
@@ -95,6 +98,7 @@ class Worker:
                 raise Unloadable(f"{self.target} cannot be loaded: importing it ended the process ({hello['error']})")
             if hello["status"] == "ready":
                 self._child, self.engine, self.hints = hello["pid"], hello["engine"], hello["hints"]
+                self.asked.clear()
                 return
 
     def renew(self) -> None:
@@ -115,37 +119,17 @@ class Worker:
         process, self._process, self._child = self._process, None, 0
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        os.close(self._to)
-        os.close(self._from)
+        piped.end(process, self._to, self._from)
 
     def _spawn(self) -> None:
-        (requests, self._to), (self._from, replies) = wire.pipe(), wire.pipe()
-        arguments = [self.target, self.array, self.device, str(requests), str(replies)]
         environment = dict(
             os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONUNBUFFERED="1"
         )
         if self.device == "cpu":
             environment.setdefault("TRITON_INTERPRET", "1")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "properties.worker", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=environment,
-            pass_fds=(requests, replies),
-            start_new_session=True,
-        )
-        os.close(requests)
-        os.close(replies)
+        arguments = ("properties.worker", self.target, self.array, self.device)
+        self._process, self._to, self._from = piped.start(*arguments, log=self._log, environment=environment)
 
     def _lost_by_timeout(self) -> dict[str, Any]:
         self.renew()
         return {"status": "timeout", "error": f"no answer within {self.timeout:g} s", "arrays": {}}
-
-    def _tail(self) -> str:
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 800))
-        return " ".join(self._log.read().decode(errors="replace").split())[-400:]

@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import HypothesisWarning
 
-from properties.blame import explain
+from properties.before import SECONDS, Asking, Run, find, make_small
+from properties.blame import explain, explain_after
 from properties.calls import Broke, Kernel, NotRun, Refused, problem_of
 from properties.case import Case
 from properties.law import Law
@@ -43,6 +44,7 @@ class Record:
     worst: float | None = None
     worst_case: str | None = None
     case: str | None = None
+    before: list[str] = field(default_factory=list)
     irrelevant: list[str] = field(default_factory=list)
     set_by_law: list[str] = field(default_factory=list)
     quality: bool = False
@@ -164,9 +166,11 @@ def _leave() -> None:
 
 
 def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pinned: tuple[Case, ...]) -> None:
+    adjust = lambda case: legal(trial.adjust(case), HUGE)  # noqa: E731
+    asked, before = tuple(trial.kernel.worker.asked)[:-1], Run()
+
     def attempts(count: int) -> Attempts:
         fails = lambda case: breaks(trial.verdict(case)[0])  # noqa: E731
-        adjust = lambda case: legal(trial.adjust(case), HUGE)  # noqa: E731
         return Attempts(fails, adjust, count, time.monotonic() + profile.shrink)
 
     ask = attempts(profile.evaluations)
@@ -176,22 +180,43 @@ def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pin
         others = (failing, *map(trial.adjust, (_richer(failing), *pinned)))
         first = next((other for other in others if trial.fails_afresh(other)), None)
         case = failing if first is None else simplify(first, ask)
+        if first is None:
+            asking = Asking(trial, adjust, profile.evaluations // 2, min(SECONDS, profile.shrink / 2))
+            before, case, ask = _after_others(trial, failing, asked, asking) or (before, case, ask)
     ask.left = max(ask.left, len(fields(Case)))
     record.irrelevant, record.set_by_law = indifferent(case, ask), set_by_law(trial.law.adjust)
-    status, judgement, message = trial.verdict(case)
-    record.blame = _blame(trial, [case, failing, _richer(case)])
+    status, judgement, message = trial.verdict(case, before)
+    record.status, record.message, record.case, record.before = status, message, repr(case), list(map(repr, before))
+    if before or not breaks(status):
+        record.status, record.message = "nondeterministic", _depends(before, message, trial.counts["tried"])
+        record.blame = _blame_before(trial, before, case)
+    else:
+        record.blame = _blame(trial, [case, failing, _richer(case)])
     if judgement is not None:
-        record.nature = "structural" if record.blame else trial.nature()
-    record.status, record.message, record.case = status, message, repr(case)
-    if not breaks(status):
-        record.status, record.nature, record.blame = "nondeterministic", None, None
-        record.message = (
-            f"broke the law after {trial.counts['tried']} cases and held it as the first call of a new process: "
-            "what the kernel answers depends on the calls before"
-        )
-    if judgement is not None:
+        if breaks(status):
+            record.nature = "structural" if record.blame else trial.nature()
         record.where, record.units_by_token = judgement.where, judgement.by_token
         record.worst, record.worst_case = float(min(judgement.units, 1e30)), repr(case)
+
+
+def _after_others(trial: Trial, failing: Case, asked: Run, asking: Asking) -> tuple[Run, Case, Attempts] | None:
+    """The cases before, the case that breaks after them and not alone, and what asks about both; None if none do."""
+    before = find(failing, asked, asking)
+    if not before:
+        return None
+    before, case, ask = make_small(before, failing, asking)
+    return (before, case, ask) if trial.fails_afresh(case, before) else None
+
+
+def _depends(before: Run, message: str, tried: int) -> str:
+    """What to say of a case that holds as the first one of a new process."""
+    if not before:
+        return (
+            f"broke the law after {tried} cases and held it as the first call of a new process: "
+            "what the kernel answers depends on the calls before"
+        )
+    cases = " and ".join(map(repr, before)) if len(before) < 4 else f"{len(before)} others, {before[0]!r} the first"
+    return f"right alone, wrong after a call with {cases} in the same process: {message}"
 
 
 def _richer(case: Case) -> Case:
@@ -216,6 +241,18 @@ def _blame(trial: Trial, cases: list[Case]) -> str | None:
         return explain(shaped) if shaped and shaped[0][0] is problem_of(cases[0]) else None
     except (Broke, NotRun, ValueError):
         return None
+
+
+def _blame_before(trial: Trial, before: Run, case: Case) -> str | None:
+    """What of the call before the kernel still uses, by plain calls of the cases."""
+    if not before or case.steps or sum(case.lengths) > 500:
+        return None
+    try:
+        trial.kernel.worker.renew()
+        outputs = [trial.kernel(one, checked=False) for one in (*before, case)]
+    except (Refused, Broke, NotRun, ValueError):
+        return None
+    return explain_after(problem_of(before[-1]), problem_of(case), outputs[-1], case.dtype)
 
 
 def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:

@@ -1,5 +1,6 @@
 """One law on one kernel: every judgement is asked once, counted, and remembered by its case."""
 
+import contextlib
 from collections import Counter, defaultdict
 
 from properties.calls import Broke, Kernel, NotRun, Refused
@@ -18,7 +19,8 @@ class Trial:
     def __init__(self, kernel: Kernel, law: Law) -> None:
         self.kernel, self.law = kernel, law
         self.fit = fitting(kernel.worker.hints.get("takes"))
-        self.verdicts: dict[Case, tuple[str, Judgement | None, str]] = {}
+        # By the cases of a run: the last one is judged, the others are the calls that its process was given before.
+        self.verdicts: dict[tuple[Case, ...], tuple[str, Judgement | None, str]] = {}
         self.fresh = False
         self.counts: Counter[str] = Counter()
         self.coverage: dict[str, Counter[str]] = defaultdict(Counter)
@@ -29,13 +31,16 @@ class Trial:
         """The case as the kernel takes it and the law speaks of it."""
         return self.law.adjust(self.fit(case))
 
-    def verdict(self, case: Case) -> tuple[str, Judgement | None, str]:
-        """(status, judgement, message) of a case; asked once, then remembered."""
-        if case not in self.verdicts:
-            if self.fresh:
+    def verdict(self, case: Case, before: tuple[Case, ...] = ()) -> tuple[str, Judgement | None, str]:
+        """(status, judgement, message) of a case, asked once; `before`: calls that a new process is given first."""
+        run = (*before, case)
+        if run not in self.verdicts:
+            if self.fresh or before:
                 self.kernel.worker.renew()
-            self.verdicts[case] = self._ask(case)
-        return self.verdicts[case]
+            for one in before:
+                call_first(self.kernel, self.law, one)
+            self.verdicts[run] = self._ask(case)
+        return self.verdicts[run]
 
     def _ask(self, case: Case) -> tuple[str, Judgement | None, str]:
         try:
@@ -46,6 +51,8 @@ class Trial:
             return "not-run", None, str(reason)
         except Broke as broke:
             return broke.status, None, broke.message
+        finally:
+            self.kernel.worker.asked.append(case)
         if not judgement.broken:
             return "pass", judgement, ""
         status = "non-finite" if self.law.name.endswith(("finite", "finite_output")) else "falsified"
@@ -55,19 +62,19 @@ class Trial:
             status = "nondeterministic"
         return status, judgement, judgement.message
 
-    def fails_afresh(self, case: Case) -> bool:
+    def fails_afresh(self, case: Case, before: tuple[Case, ...] = ()) -> bool:
         """Whether the case breaks the law in a new process; from then on every case is asked in one if it does not."""
         self.kernel.worker.renew()
-        self.verdicts.pop(case, None)
-        if breaks(self.verdict(case)[0]):
+        self.verdicts.pop((*before, case), None)
+        if breaks(self.verdict(case, before)[0]):
             return True
         self.verdicts, self.fresh = {}, True
         return False
 
     def nature(self) -> str:
         """Whether arithmetic of a lower precision could explain the failures seen, or only another computation."""
-        for case, (status, judgement, _) in self.verdicts.items():
-            if breaks(status) and (judgement is None or judgement.units > ROUGH.get(case.dtype, 16.0)):
+        for run, (status, judgement, _) in self.verdicts.items():
+            if breaks(status) and (judgement is None or judgement.units > ROUGH.get(run[-1].dtype, 16.0)):
                 return "structural"
         return "rounding"
 
@@ -88,6 +95,12 @@ class Trial:
             if judgement.units > self.worst[0] or self.worst[1] is None:
                 self.worst = (judgement.units, case)
         return status
+
+
+def call_first(kernel: Kernel, law: Law, case: Case) -> None:
+    """One call of the kernel before a law is asked, with gradients where it is a law of gradients."""
+    with contextlib.suppress(Refused, Broke, NotRun):
+        kernel(case, grad="both" if law.family == "gradient" else "", checked=False)
 
 
 def breaks(status: str) -> bool:

@@ -55,6 +55,7 @@ LAW_COLUMNS = {
     "profile": TEXT,
     "sentence": TEXT,
     "equation": TEXT,
+    "before": LIST,
     "irrelevant": LIST,
     "set_by_law": LIST,
     "where": MAP,

@@ -10,7 +10,7 @@ from reports.results import Results
 from reports.tables import units, words
 
 # Terms of the evidence; the page shows those of CODE as code and those of COPY with a button that copies them.
-CODE, COPY = ("Counterexample", "Worst case", "Case"), ("Replay",)
+CODE, COPY = ("Counterexample", "Worst case", "Case", "Calls before"), ("Replay",)
 LONGEST = 600  # characters of a message; the counterexample's card has all of it
 
 
@@ -50,6 +50,7 @@ def _facts(line: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("Examples", counts),
         ("Refused", "; ".join(sorted(refusals)[:3]) if isinstance(refusals, dict) else None),
         ("Worst error", f"{units(line['worst'])} budget units" if line["worst"] is not None else None),
+        ("Calls before", "; ".join(map(str, line["before"] or []))),
         ("Counterexample" if line["case"] else "Worst case", line["case"] or line["worst_case"]),
         ("Found", (line["message"] or "")[:LONGEST]),
         ("Looks like", line["blame"]),

@@ -58,7 +58,8 @@ def _counterexamples(results: Results) -> str:
         for line in broken[:WHOLE]:
             blame = f" Looks like: {line['blame']}." if line["blame"] else ""
             law = f"*{words(line['law'])}* ({line['status']})"
-            parts += ["", f"**{label}** breaks {law}: {_code(line['case'])}.{blame}"]
+            after = f" after {_code('; '.join(line['before']))}" if line["before"] else ""
+            parts += ["", f"**{label}** breaks {law}: {_code(line['case'])}{after}.{blame}"]
             parts += ["", f"    {line['replay']}"] if line["replay"] else []
         if broken[WHOLE:]:
             names = [words(line["law"]) for line in broken[WHOLE:]]

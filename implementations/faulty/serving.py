@@ -1,7 +1,7 @@
 """Family L (and D, H, I) in a pool of states: slots, padding, mixed batches.
 
 The kernel itself is honest; its pool call `NAME_pool(q, k, v, g, beta, *, pool, slots, cu_seqlens, scale) -> o`
-advances the rows of `pool` [P, HV, K, V] that `slots` [N] names, -1 being padding.
+advances the rows of `pool` [P, HV, K, V] that `slots` [N] names, -1 being padding, whose outputs are zero.
 """
 
 from typing import Any
@@ -26,7 +26,8 @@ class Pool(Chunked):
         keywords: dict[str, Any] = {"scale": scale, "cu_seqlens": cu_seqlens, "output_final_state": True}
         o, states = self(q, k, v, g, beta, initial_state=states, **keywords)
         self.store(pool, slots, states, lengths)
-        return o
+        named = slots[:, None] if cu_seqlens is None else slots.repeat_interleave(lengths)[None]
+        return torch.where((named >= 0)[..., None, None], o, 0.0)
 
     def load(self, pool: Tensor, slots: Tensor) -> Tensor:
         """The states of the named rows; zeros for padding."""

@@ -6,13 +6,12 @@ oracle applies `kda_spec.maps` to the raw values as the kernel gets them, rounde
 
 import numpy as np
 
-from kda_spec import Problem, bounded_gate, l2norm, sigmoid_beta, softplus_gate, trace
-from properties.budgets import informative, output_errors, state_errors
+from kda_spec import Problem, bounded_gate, l2norm, sigmoid_beta, softplus_gate
 from properties.calls import Kernel, Refused, problem_of
 from properties.case import Case
-from properties.compare import BOTH
+from properties.compare import BOTH, against_truth
 from properties.edits import with_
-from properties.law import Judgement, judge, law, worst_of
+from properties.law import Judgement, law, worst_of
 from properties.numbers import draw_normal, draw_uniform, round_to
 
 FLAGS = ("use_qk_l2norm_in_kernel", "use_beta_sigmoid_in_kernel", "use_gate_in_kernel")
@@ -60,15 +59,9 @@ def _equals_the_mapped_recurrence(kernel: Kernel, case: Case, flags: tuple[str, 
         extra["allow_neg_eigval"] = True
     if "use_gate_in_kernel" in flags and bounded:
         extra |= {"safe_gate": True, "lower_bound": LOWER_BOUND}
-    output, truth = kernel(case, mapped, arrays=arrays, extra=extra), trace(mapped)
+    output = kernel(case, mapped, arrays=arrays, extra=extra)
     # The maps round as well: what they give is an input of the recurrence that may be a last place off.
-    errors = output_errors(output.o, mapped, truth, case.dtype, room=BOTH)
-    relation = "the recurrence of the mapped tensors"
-    judgements = [judge("o", errors, mapped, informative(mapped, truth, case.dtype), relation)]
-    if output.final_state is not None:
-        errors = state_errors(output.final_state, mapped, truth, case.dtype, room=BOTH)
-        judgements.append(judge("final_state", errors, mapped, bool(np.any(truth.final_state)), relation))
-    return worst_of(judgements)
+    return against_truth(output, mapped, case, "the recurrence of the mapped tensors", room=BOTH)
 
 
 def _map(

@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from kda_spec import Problem, trace
-from properties.budgets import informative, output_errors, state_errors
-from properties.calls import Kernel, Output, problem_of
+from kda_spec import Problem
+from properties.calls import Kernel, problem_of
 from properties.case import Case
-from properties.compare import Pair, agree, parts, result
+from properties.compare import Pair, against_truth, agree, parts, result
 from properties.edits import TOKENS, change_from, with_
-from properties.law import Judgement, judge, law, need_state, same_bits, worst_of
+from properties.law import Judgement, law, same_bits
 from properties.numbers import draw_uniform
 
 MILLION = 1_000_000
@@ -155,7 +154,7 @@ def what_was_written_long_ago_is_still_read(kernel: Kernel, case: Case) -> Judge
     problem = problem_of(case.but(T=700, K=4))
     strong = np.arange(700) < 4 + case.at % 4
     problem = with_(problem, beta=np.where(strong[None, :, None], 1.0, problem.beta))
-    return _judged(kernel(case, problem), problem, case)
+    return against_truth(kernel(case, problem), problem, case)
 
 
 @law(
@@ -170,17 +169,7 @@ def gates_summed_long_ago_cost_nothing(kernel: Kernel, case: Case) -> Judgement:
     # 1,920 is a multiple of every usual chunk size: a kernel that sums the gates of a chunk starts anew there.
     far = np.arange(2000)[None, :, None, None] < 1920
     problem = with_(problem, g=np.where(far, -90.0, problem.g))
-    return _judged(kernel(case, problem), problem, case)
-
-
-def _judged(output: Output, problem: Problem, case: Case) -> Judgement:
-    """Output and final state against the recurrence."""
-    truth = trace(problem)
-    errors = output_errors(output.o, problem, truth, case.dtype)
-    judgements = [judge("o", errors, problem, informative(problem, truth, case.dtype), "the recurrence")]
-    errors = state_errors(need_state(output), problem, truth, case.dtype)
-    judgements.append(judge("final_state", errors, problem, True, "the recurrence"))
-    return worst_of(judgements)
+    return against_truth(kernel(case, problem), problem, case)
 
 
 @law(

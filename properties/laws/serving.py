@@ -51,7 +51,7 @@ def a_server_can_keep_the_states(kernel: Kernel, case: Case) -> Judgement:
 @law(
     "serving",
     "The pool call advances the named slots in place and leaves every other row of the pool its bits.",
-    "pool'[slots] = f(x, pool[slots]), pool' = pool elsewhere; slot -1 is padding, free rows hold NaN",
+    "pool'[slots] = f(x, pool[slots]), pool' = pool elsewhere; slot -1 is padding: o = 0 there; free rows hold NaN",
     adjust=_server,
     serves=True,
 )
@@ -80,9 +80,17 @@ def a_pool_call_serves_its_slots(kernel: Kernel, case: Case) -> Judgement:
         output = kernel(case, call, arrays=arrays, function="pool", checked=False)
         after = _untouched(output, pool, [int(row) for row in named if row >= 0])
         o = output.o[:, 0][None] if one_each else output.o
+        _zero_for_padding(o, np.repeat(named, counts))
         return o, np.stack([after[row] for row in named])
 
     return Server(case, advance).run()
+
+
+def _zero_for_padding(o: np.ndarray, named: np.ndarray) -> None:
+    """A server hands the whole batch on: what stands in a padding row reaches whatever mixes rows behind the kernel."""
+    wrong = o[0, named < 0]
+    if np.any(wrong != 0):
+        raise Broke("falsified", f"o of a padding slot (-1) holds {wrong[wrong != 0][0]:.6g} where 0 is promised")
 
 
 def _untouched(output: Output, pool: np.ndarray, named: list[int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Kernels broken on purpose, one fault each, in an otherwise honest token recurrence."""
 
 import ctypes
+import itertools
 import os
 import time
 
@@ -153,6 +154,35 @@ def scale_remembered(q, k, v, g, beta, *, scale=None, **keywords):
     """Takes the default scale of the widest call that it has seen."""
     _widest[q.dtype] = max(q.shape[-1], _widest.get(q.dtype, 0))
     return torch_recurrent(q, k, v, g, beta, scale=_widest[q.dtype] ** -0.5 if scale is None else scale, **keywords)
+
+
+_workspace = {}
+
+
+def workspace_not_cleared(q, k, v, g, beta, **keywords):
+    """Adds what the call before of that shape left in its workspace."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    left = _workspace.get(o.shape, torch.zeros_like(o))
+    _workspace[o.shape] = o.detach()
+    return (o + left).to(o.dtype), state
+
+
+_calls = itertools.count()
+
+
+def worn_out(q, k, v, g, beta, **keywords):
+    """Right in the first 67 calls of a process: more than the history of one holds."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    worn = 1 if next(_calls) < 67 else 2
+    return worn * o, None if state is None else worn * state
+
+
+def crashes_when_wide_came_first(q, k, v, g, beta, **keywords):
+    """Its process dies at a narrow call behind a wide one."""
+    _widest["ever"] = max(q.shape[-1], _widest.get("ever", 0))
+    if q.shape[-1] < 3 <= _widest["ever"]:
+        os.abort()
+    return torch_recurrent(q, k, v, g, beta, **keywords)
 
 
 def stride_zero_is_zero(q, k, v, g, beta, **keywords):

@@ -41,11 +41,12 @@ def served(q, k, v, g, beta, *, block=1, **keywords):
 
 
 def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
-    """Advance the named rows of the pool in place; rows of slot -1 compute on zeros and are dropped."""
+    """Advance the named rows of the pool in place; slot -1 computes on zeros, is dropped and gives zeros."""
     rows = slots.clamp(min=0)
     initial = torch.where((slots >= 0)[:, None, None, None], pool[rows], 0.0)
     o, state = torch_recurrent(
         q, k, v, g, beta, initial_state=initial, output_final_state=True, cu_seqlens=cu_seqlens, scale=scale
     )
     pool[slots[slots >= 0]] = state[slots >= 0]
-    return o
+    named = slots[:, None] if cu_seqlens is None else slots.repeat_interleave(cu_seqlens.diff())[None]
+    return torch.where((named >= 0)[..., None, None], o, 0.0)

@@ -1,5 +1,6 @@
 """Padding slots written into the last row of the pool, a configuration that loses a column, a bias left out."""
 
+import served as honest
 import torch
 from served import mapped  # the folder of a kernel file is on its path
 
@@ -24,3 +25,18 @@ def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
     )
     pool[slots] = state
     return o
+
+
+def padded(q, k, v, g, beta, **keywords):
+    """Right but for its pool call."""
+    return honest.served(q, k, v, g, beta, **keywords)
+
+
+padded.HINTS = {"pool": "padding_is_one"}
+
+
+def padding_is_one(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
+    """Right, but the rows of padding slots are ones."""
+    o = honest.pool_step(q, k, v, g, beta, pool=pool, slots=slots, cu_seqlens=cu_seqlens, scale=scale)
+    named = slots[:, None] if cu_seqlens is None else slots.repeat_interleave(cu_seqlens.diff())[None]
+    return torch.where((named >= 0)[..., None, None], o, 1.0)

@@ -21,9 +21,10 @@ LAWS = (
 )
 
 
-def check(file: str, tmp_path, *laws: str):
+def check(file: str, tmp_path, *laws: str, function: str = "served"):
     options = [part for law in laws for part in ("--law", law)]
-    command = [sys.executable, "-m", "kda", "check", f"{HERE / file}:served", "--jobs", "1", *options]
+    target = f"{HERE / file}:{function}"
+    command = [sys.executable, "-m", "kda", "check", target, "--jobs", "1", *options]
     subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     lines = (tmp_path / "kda-results" / "results.jsonl").read_text().splitlines()[1:]
     return {line["law"]: line for line in map(json.loads, lines)}
@@ -40,6 +41,12 @@ def test_broken_ones_are_falsified_with_few_steps(tmp_path):
     assert len(parse(pool["case"]).steps) <= 2 and "-1" in pool["case"]  # a slot in use, and the padding
     again = subprocess.run([sys.executable, "-m", *shlex.split(pool["replay"])], cwd=tmp_path, capture_output=True)
     assert again.returncode == 1
+
+
+def test_a_padding_slot_whose_output_is_not_zero_is_seen(tmp_path):
+    line = check("served_broken.py", tmp_path, LAWS[1], function="padded")[LAWS[1]]
+    assert line["status"] == "falsified" and parse(line["case"]).steps == (("decode", -1),)
+    assert "o of a padding slot (-1) holds 1 where 0 is promised" in line["message"]
 
 
 def test_qualities_are_reported_and_accuse_nobody(tmp_path):
