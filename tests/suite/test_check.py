@@ -54,6 +54,9 @@ FAULTS = {
     "all_or_no_gradients": "any_input_may_ask_alone",
     "state_gradient_lost": "split_gradients_carry_over",
     "upstream_taken_for_contiguous": "upstream_strides_do_not_matter",
+    "gradient_spent": "gradients_may_be_asked_for_twice",
+    "state_gradient_in_half": "the_gradient_of_an_untouched_state_is_kept_in_float32",
+    "rows_taken_for_dense": "strides_do_not_matter",
     "upstream_changed_in_place": "the_backward_pass_keeps_to_its_memory",
     "state_ignored_when_short ": "a_server_can_keep_the_states",
     "last_of_many_lost": "thousands_of_sequences_are_independent hundreds_of_copies_agree "
