@@ -89,6 +89,15 @@ def test_the_stand_alone_script_shows_the_fault_without_the_suite(tmp_path):
     assert size > 0.05 * largest > 0
 
 
+@pytest.mark.parametrize("function", ["rows_taken_for_dense", "reads_gaps"])
+def test_the_stand_alone_script_lays_the_inputs_out(function, tmp_path):
+    law = {"reads_gaps": "gaps_of_strided_inputs_are_not_read"}.get(function, "strides_do_not_matter")
+    _, (line,) = check(function, tmp_path, "--law", law)
+    script = tmp_path / "kda-results" / line["script"]
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert re.search(r"recurrence\| nan|differ from the call before: [1-9]", done.stdout), done.stdout
+
+
 def test_a_hang_is_a_verdict_and_leaves_nothing_running(tmp_path):
     start = time.monotonic()
     done, (line,) = check(
