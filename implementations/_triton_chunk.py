@@ -1,13 +1,13 @@
 """The Triton code of the chunked forward, first half: what a chunk needs of itself, all chunks side by side.
 
 A chunk has 64 tokens in 4 parts of 16. `pair_kernel` multiplies every query and key with the keys before it, decayed by
-what lies between; `_triton_solve.solve_kernel` inverts the triangular matrix of the keys and applies it. The decay between two tokens
-is a product of two whose exponents are sums of log decays, never positive: nothing overflows at any gate, and no row
-looks at a later one. Between the halves of a chunk, and between the parts of a half, both tokens decay to the border.
-Inside a part the decay splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2 decays from the part's
-start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that, and all rows of
-float16 and float32 inputs, take the way to the border inside parts too, between blocks of 8, 4, 2 and 1. Which way a
-row takes depends on that row and earlier ones alone, so the future changes no bit of the past.
+what lies between; `_triton_solve.solve_kernel` inverts the triangular matrix of the keys and applies it. The decay
+between two tokens is a product of two whose exponents are sums of log decays, never positive: nothing overflows at any
+gate, and no row looks at a later one. Between the halves of a chunk, and between the parts of a half, both tokens decay
+to the border. Inside a part the decay splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2 decays from
+the part's start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that, and all
+rows of float16 and float32 inputs, take the way to the border inside parts too, between blocks of 8, 4, 2 and 1. Which
+way a row takes depends on that row and earlier ones alone, so the future changes no bit of the past.
 
 What the halves of the computation hand over is one tile a chunk and head, in bfloat16 or float32, its rows zero behind
 the sequence (`tile_size` numbers):

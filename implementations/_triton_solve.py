@@ -1,7 +1,7 @@
-"""The Triton code of the chunked forward between its halves: T = (I + tril(beta k Gamma k^T, -1))^-1 diag(beta), applied.
+"""The Triton code of the chunked forward between its halves: T = (I + L)^-1 diag(beta), L = tril(beta k Gamma k^T, -1).
 
-Reads and writes the tiles of `_triton_chunk`. bfloat16 inputs are solved with 16 bits: with identical keys and beta near
-two the inverse has large entries of alternating sign, and eight bits of them are not enough.
+Reads and writes the tiles of `_triton_chunk`. bfloat16 inputs are solved with 16 bits: with identical keys and beta
+near two the inverse has large entries of alternating sign, and eight bits of them are not enough.
 """
 
 import triton

@@ -44,7 +44,7 @@ class Numpy:
     def track(self, inputs: list[Any]) -> None:
         raise NotImplementedError("NumPy kernels carry no gradients")
 
-    def gradients(self, *_: Any) -> dict[str, np.ndarray]:
+    def gradients(self, *_: Any, **__: Any) -> dict[str, np.ndarray]:
         return {}
 
     def memory(self, poison: bool, guarded: bool, stray: list[str]) -> contextlib.AbstractContextManager[None]:
@@ -116,13 +116,18 @@ class Torch:
         for x in inputs:
             x.requires_grad_(True)
 
-    def gradients(self, outputs: list[Any], cotangents: list[Any], inputs: dict[str, Any]) -> dict[str, Any]:
-        """Gradients of the sum of outputs times cotangents; empty where the kernel's output carries none."""
+    def gradients(
+        self, outputs: list[Any], cotangents: list[Any], inputs: dict[str, Any], *, keep: bool = False
+    ) -> dict[str, Any]:
+        """Gradients of the sum of outputs times cotangents; empty where the kernel's output carries none.
+
+        `keep`: whether the graph may be differentiated again.
+        """
         pairs = [(x, d) for x, d in zip(outputs, cotangents, strict=True) if x is not None and x.requires_grad]
         if not pairs:
             return {}
         grads = self.torch.autograd.grad(
-            [x for x, _ in pairs], list(inputs.values()), [d for _, d in pairs], allow_unused=True
+            [x for x, _ in pairs], list(inputs.values()), [d for _, d in pairs], retain_graph=keep, allow_unused=True
         )
         return dict(zip(inputs, grads, strict=True))
 
@@ -184,7 +189,8 @@ class TypeErrorInResult(Exception):
 class Placed:
     """One input tensor inside a buffer whose every other element is known, so that stray writes show.
 
-    `layout`: contiguous, strided (every other element of the last axis), transposed (axes 1 and 2 swapped in memory) or
+    `layout`: contiguous, strided (every other element of the last axis), transposed (axes 1 and 2 swapped in memory),
+    sliced (the second half of axis 2 of a larger tensor, dense inside, as in a projection of q, k and v in one) or
     expanded (axes along which the numbers do not change are stored once, with stride 0).
     """
 
@@ -195,12 +201,14 @@ class Placed:
         step = 2 if layout == "strided" and x.ndim >= 3 else 1
         swap = layout == "transposed" and x.ndim >= 3
         order = (0, 2, 1, *range(3, x.ndim)) if swap else tuple(range(x.ndim))
-        stored = tuple(x.shape[i] * (step if i == x.ndim - 1 else 1) for i in order)
+        skipped = x.shape[2] if layout == "sliced" and x.ndim >= 3 else 0
+        stored = tuple(x.shape[i] * (step if i == x.ndim - 1 else 1) + (skipped if i == 2 else 0) for i in order)
         whole = "int" in dtype
         size, guard = int(np.prod(stored, dtype=np.int64)), GUARD if filler and not whole else 0
-        fill = FILLERS[filler] if filler and not whole else (0.0 if step == 1 or whole else float("nan"))
+        gap = float("nan") if (step > 1 or skipped) and not whole else 0.0
+        fill = FILLERS[filler] if filler and not whole else gap
         self.flat = library.empty(size + 2 * guard, dtype, fill)
-        view = self.flat[guard : guard + size].reshape(stored)[..., ::step]
+        view = _part(self.flat[guard : guard + size].reshape(stored), skipped)[..., ::step]
         self.view = library.permute(view, order) if swap else view
         library.copy_in(self.view, x)
         if layout == "expanded":
@@ -209,7 +217,7 @@ class Placed:
         inside = np.zeros((size + 2 * guard, self.before.size // max(size + 2 * guard, 1)), bool)
         inner = inside[guard : guard + size].reshape(*stored, -1) if size else inside
         if size:
-            inner[..., ::step, :] = True
+            _part(inner, skipped)[..., ::step, :] = True
         self.inside = inside.reshape(-1)
 
     def move(self, device: str) -> None:
@@ -233,6 +241,10 @@ class Placed:
             return False, False
         different = self.library.bits(self.flat) != self.before
         return bool(np.any(different & self.inside)), bool(np.any(different & ~self.inside))
+
+
+def _part(x: Any, skipped: int) -> Any:
+    return x[:, :, skipped:] if skipped else x
 
 
 def _constant(x: np.ndarray, axis: int) -> bool:

@@ -70,7 +70,7 @@ def _call(functions: dict[str, Any], library: Any, placed: dict[str, Placed], re
         o, state = (result, None) if how.get("function") == "pool" else _pair(result)
         reply: dict[str, Any] = {"status": "ok", "arrays": {}, "dtypes": {}, "engine": library.engine()}
         if how.get("grad"):
-            _add_gradients(reply, library, o, state, placed, inputs)
+            _add_gradients(reply, library, o, state, placed, inputs, bool(how.get("twice")))
         library.finish()
     reply["seconds"], reply["stray"] = time.perf_counter() - start, stray
     if how.get("tile"):
@@ -136,11 +136,17 @@ def _around(library: Any, o: Any, state: Any, placed: dict[str, Placed], inputs:
     }
 
 
-def _add_gradients(reply: dict[str, Any], library: Any, o: Any, state: Any, placed: Any, inputs: Any) -> None:
+def _add_gradients(
+    reply: dict[str, Any], library: Any, o: Any, state: Any, placed: Any, inputs: Any, twice: bool
+) -> None:
+    """Add the gradients; `twice`: those of a second backward pass."""
     cotangents = [placed[name].view if name in placed else None for name in ("do", "dstate")]
     pairs = [(x, d) for x, d in zip((o, state), cotangents, strict=True) if x is not None and d is not None]
     asked = {name: x for name, x in inputs.items() if x.requires_grad}
-    grads = library.gradients([x for x, _ in pairs], [d for _, d in pairs], asked) if pairs else {}
+    xs, ds = [x for x, _ in pairs], [d for _, d in pairs]
+    if twice and pairs:
+        library.gradients(xs, ds, asked, keep=True)
+    grads = library.gradients(xs, ds, asked) if pairs else {}
     reply["has_gradients"] = bool(grads)
     for name, x in grads.items():
         if x is None:

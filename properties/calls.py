@@ -94,7 +94,8 @@ class Kernel:
             checked: whether wrong shapes and dtypes of the results are a verdict.
             how: `guard` ("nan", "huge"), `poison` (NaN-filled allocator), `allocations` (guard bands around them),
                 `layout` of all tensors, `layouts` of some, `cotangents` their layout, `dtypes`, `devices`, `tile`
-                (copies along the batch or token axis), `function` ("pool"), `track` (inputs that require gradients).
+                (copies along the batch or token axis), `function` ("pool"), `track` (inputs that require gradients),
+                `twice` (gradients of a second backward pass).
         """
         problem = problem_of(case) if problem is None else problem
         message = _message(case, problem, extra or {}, how)

@@ -117,12 +117,26 @@ def tensor(name, x, call):
     dtype = dict.fromkeys(("initial_state", "pool", "A_log", "dt_bias"), "float32") | dict.fromkeys(
         ("cu_seqlens", "slots"), "int64") | dict.fromkeys(("g", "beta"), call["gate_dtype"]) | call.get("dtypes", {})
     dtype = dtype.get(name, call["dtype"])
+    layout = call.get("layouts", {}).get(name, call.get("layout"))
     if ARRAY == "numpy":
-        return x.astype(dtype)
+        return laid_out(np, x.astype(dtype), layout)
     import torch
 
-    x = torch.from_numpy(x.copy()).to(DEVICE, getattr(torch, dtype))
+    x = laid_out(torch, torch.from_numpy(x.copy()).to(DEVICE, getattr(torch, dtype)), layout)
     return x.requires_grad_() if call.get("grad") and dtype != "int64" else x
+
+
+def laid_out(library, x, layout):
+    """The same numbers strided, transposed or sliced in memory, NaN in the gaps."""
+    if x.ndim < 3:
+        return x
+    if layout == "strided":
+        return library.stack((x, float("nan") * x), -1).reshape(*x.shape[:-1], -1)[..., ::2]
+    if layout == "sliced":
+        return library.concatenate((float("nan") * x, x), 2)[:, :, x.shape[2]:]
+    if layout == "transposed":
+        return x.swapaxes(1, 2).reshape(-1).reshape(x.swapaxes(1, 2).shape).swapaxes(1, 2)
+    return x
 
 
 def in_the_same_buffers(function, inputs, keywords, earlier, arrays):

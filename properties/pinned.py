@@ -26,8 +26,8 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         "lore of ports: updates kept in float16, whose residual is larger than the values",
     ),
     (
-        Case(T=17, H=2, group=2, K=72, V=40, gate="typical", beta="random", state="random"),
-        "lore of ports: the last block of 16, 32 or 64 rows or columns is not full",
+        Case(T=17, H=2, group=2, K=72, V=100, gate="typical", beta="random", state="random"),
+        "lore of ports: of several blocks of 16, 32 or 64 rows or columns the last is not full",
     ),
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random"), "flashinfer #3536: an empty sequence"),
 )

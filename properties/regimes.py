@@ -42,6 +42,12 @@ def _slow(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     return np.broadcast_to(-rate, (N, L, HV, K)).copy()
 
 
+def _medium(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
+    """Channels that fade to between a hundredth and a ten-millionth over 16 tokens, each at its own constant rate."""
+    rate = 0.3 + 0.7 * draw_uniform(seed, "gate/rate", N, 1, HV, K)
+    return np.broadcast_to(-rate, (N, L, HV, K)).copy()
+
+
 def _one_token(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     g = _typical(seed, N, L, HV, K)
     g[np.arange(L) == _token(seed, "gate/token", N, L)] = -90.0
@@ -72,6 +78,7 @@ GATES: dict[str, Callable[..., np.ndarray]] = {
     "typical": _typical,
     "tiny": _constant(-1e-6),
     "slow": _slow,
+    "medium": _medium,
     "production": _production,
     "pinned": _constant(-5.0),
     "strong": _constant(-20.0),

@@ -25,6 +25,7 @@ MODULES = (
     "contract",
     "cheats",
     "blind",
+    "blind_again",
     "triton_kernels",
 )
 # Without a fault plugged in the bases are kernels like any other, and must pass.

@@ -37,8 +37,8 @@ class Raw(Chunked):
 
     def mapped(self, g, A_log, dt_bias, bound, group):
         """-exp(A_log) softplus(g + dt_bias), or bound sigmoid(exp(A_log) (g + dt_bias))."""
-        rate = A_log.exp()[:, None]
-        return -rate * softplus(g + dt_bias) if bound is None else bound * (rate * (g + dt_bias)).sigmoid()
+        rate, x = A_log.exp()[:, None], g if dt_bias is None else g + dt_bias
+        return -rate * softplus(x) if bound is None else bound * (rate * x).sigmoid()
 
 
 honest_raw = Raw()
@@ -87,4 +87,4 @@ class norm_depends_on_the_gate(Raw):
 class parameters_of_the_key_head(Raw):
     def mapped(self, g, A_log, dt_bias, bound, group):
         head = torch.arange(g.shape[2]) // group
-        return super().mapped(g, A_log[head], dt_bias[head], bound, group)
+        return super().mapped(g, A_log[head], None if dt_bias is None else dt_bias[head], bound, group)

@@ -151,3 +151,18 @@ class columns_truncated(Tokens):
 class strides_assumed(Tokens):
     def laid_out(self, x):
         return x if x.ndim == 4 and x.dtype == torch.float32 else x.contiguous()
+
+
+@fault(
+    "D14c",
+    "Blocks of 64 value columns are counted by a truncated quotient where K is wide.",
+    trigger="K > 64 and V > 64 and V mod 64 != 0",
+    source="second blind trial of the laws; D14b in a table of launch configurations",
+)
+class wide_column_blocks_truncated(Tokens):
+    def __call__(self, q, *tensors, **keywords):
+        self.wide = q.shape[-1] > 64
+        return super().__call__(q, *tensors, **keywords)
+
+    def columns(self, V):
+        return (64, V // 64) if self.wide and V > 64 else super().columns(V)

@@ -159,13 +159,13 @@ def split_gradients_carry_over(kernel: Kernel, case: Case) -> Judgement:
 
 @law(
     "gradient",
-    "Strided, transposed and expanded upstream gradients give the gradients of contiguous ones.",
+    "Strided, transposed, sliced and expanded upstream gradients give the gradients of contiguous ones.",
     "vjp(view of (do, dS)) = vjp(copy of (do, dS)), within the budget",
     adjust=lambda case: case.but(final_state=True, layout="contiguous"),
     share=0.5,
 )
 def upstream_strides_do_not_matter(kernel: Kernel, case: Case) -> Judgement:
-    problem, layout = problem_of(case), ("expanded", "strided", "transposed")[case.at % 3]
+    problem, layout = problem_of(case), ("expanded", "strided", "transposed", "sliced")[case.at % 4]
     do, dstate = cotangents(case, problem)
     if layout == "expanded":  # what o.sum().backward() hands down
         do, dstate = np.ones_like(do), np.ones_like(dstate)
@@ -193,3 +193,41 @@ def the_backward_pass_keeps_to_its_memory(kernel: Kernel, case: Case) -> Judgeme
             return Judgement(np.inf, True, f"the call or its backward pass {touched[0]}")
         judgements.append(_equal_the_adjoint(output.gradients, case, do, dstate))
     return worst_of(judgements)
+
+
+@law(
+    "gradient",
+    "A second backward pass through one call gives the gradients of the first.",
+    "y = f(x); vjp_y(dy); vjp_y(dy) = dx",
+    adjust=with_fields(final_state=True),
+    share=0.25,
+)
+def gradients_may_be_asked_for_twice(kernel: Kernel, case: Case) -> Judgement:
+    do, dstate = cotangents(case, problem_of(case))
+    second = _with_gradients(kernel, case, "both", twice=True)
+    return _equal_the_adjoint(second.gradients, case, do, dstate)
+
+
+def _plain_sum(case: Case) -> Case:
+    state = "random" if case.state == "none" else case.state
+    return case.but(
+        T=max(case.T, 65 if case.at % 2 else 1), packed=(), gate="zero", beta="zero", edits=(), scale=1.0,
+        final_state=True, state=state,
+    )  # fmt: skip
+
+
+@law(
+    "gradient",
+    "Where nothing fades and nothing is written, the state's gradient is a sum kept in float32, whatever the dtype.",
+    "g = 0, beta = 0, scale = 1  =>  dS_0 = dS + sum_t q_t do_t^T, within the float32 budget",
+    adjust=_plain_sum,
+    share=0.25,
+)
+def the_gradient_of_an_untouched_state_is_kept_in_float32(kernel: Kernel, case: Case) -> Judgement:
+    problem = problem_of(case)
+    do, dstate = cotangents(case, problem)
+    output = _with_gradients(kernel, case, "both")
+    # q and do are exact in their own dtype, so that a product rounds nothing by taking its operands in it.
+    got = {"initial_state": output.gradients["initial_state"]}
+    errors = gradient_errors(got, problem, do, dstate, "float32")["initial_state"]
+    return judge("dinitial_state", errors, problem, problem.T > 0, "the adjoint")

@@ -4,6 +4,8 @@ A file says that its kernel has the raw form by `HINTS = {"raw": True}`; keyword
 oracle applies `kda_spec.maps` to the raw values as the kernel gets them, rounded.
 """
 
+from functools import partial
+
 import numpy as np
 
 from kda_spec import Problem, bounded_gate, l2norm, sigmoid_beta, softplus_gate
@@ -15,7 +17,8 @@ from properties.law import Judgement, law, worst_of
 from properties.numbers import draw_normal, draw_uniform, round_to
 
 FLAGS = ("use_qk_l2norm_in_kernel", "use_beta_sigmoid_in_kernel", "use_gate_in_kernel")
-LOWER_BOUND = -5.0
+LOGITS = {"zero": -100.0, "tiny": -7.0, "two": 100.0}
+LOWER_BOUNDS = (-5.0, -1.0, -20.0)  # production's first
 
 
 @law(
@@ -58,7 +61,7 @@ def _equals_the_mapped_recurrence(kernel: Kernel, case: Case, flags: tuple[str, 
     if "use_beta_sigmoid_in_kernel" in flags and negative:
         extra["allow_neg_eigval"] = True
     if "use_gate_in_kernel" in flags and bounded:
-        extra |= {"safe_gate": True, "lower_bound": LOWER_BOUND}
+        extra |= {"safe_gate": True, "lower_bound": _bound(case)}
     output = kernel(case, mapped, arrays=arrays, extra=extra)
     # The maps round as well: what they give is an input of the recurrence that may be a last place off.
     return against_truth(output, mapped, case, "the recurrence of the mapped tensors", room=BOTH)
@@ -69,10 +72,7 @@ def _map(
 ) -> tuple[Problem, dict[str, np.ndarray]]:
     """The problem the oracle solves, and the raw tensors the kernel gets."""
     gates = case.dtype if case.gate_dtype == "same" else case.gate_dtype
-
-    def raw(name: str, dtype: str) -> np.ndarray:
-        return round_to(2 * draw_normal(case.seed, f"raw/{name}", *getattr(problem, name).shape), dtype)
-
+    raw = partial(_raw, case, problem)
     mapped: dict[str, np.ndarray] = {}
     arrays: dict[str, np.ndarray] = {}
     if "use_qk_l2norm_in_kernel" in flags:
@@ -83,10 +83,35 @@ def _map(
         mapped["beta"] = sigmoid_beta(arrays["beta"], negative)
     if "use_gate_in_kernel" in flags:
         arrays["g"] = raw("g", gates)
-        A_log = round_to(2 * draw_uniform(case.seed, "A_log", problem.HV) - 1, "float32")
+        slowest = -8.0 if case.gate == "slow" else -1.0
+        A_log = round_to(slowest + 2 * draw_uniform(case.seed, "A_log", problem.HV), "float32")
         dt_bias = round_to(draw_normal(case.seed, "dt_bias", problem.HV, problem.K), "float32")
-        bound = (LOWER_BOUND,) if bounded else ()
+        arrays |= {"A_log": A_log, "dt_bias": dt_bias}
+        if case.at & 4:  # the bias is optional
+            dt_bias = 0 * arrays.pop("dt_bias")
+        bound = (_bound(case),) if bounded else ()
         gate = (bounded_gate if bounded else softplus_gate)(arrays["g"], A_log, dt_bias, *bound)
         mapped["g"] = np.minimum(gate, 0.0)
-        arrays |= {"A_log": A_log, "dt_bias": dt_bias}
     return with_(problem, **mapped), {name: np.float32(x) for name, x in arrays.items()}
+
+
+def _bound(case: Case) -> float:
+    return LOWER_BOUNDS[(case.power - 1) % len(LOWER_BOUNDS)]
+
+
+def _raw(case: Case, problem: Problem, name: str, dtype: str) -> np.ndarray:
+    """A raw tensor in the regime that the case's key, gate or beta names: where a map's own arithmetic is at its end.
+
+    Rows of zeros and rows shorter than the epsilon of the norm; gates of +-100, with slow rates and with usual ones,
+    where exp(x) overflows and exp(-x) vanishes; logits that saturate.
+    """
+    x = 2 * draw_normal(case.seed, f"raw/{name}", *getattr(problem, name).shape)
+    if name in ("q", "k") and case.key == "zero":
+        x[:, 1::2] = 0.0
+    elif name in ("q", "k") and case.key == "tiny":
+        x *= 2.0**-12
+    elif name == "g" and case.gate in ("slow", "strong"):
+        x *= 20.0
+    elif name == "beta":
+        x += LOGITS.get(case.beta, 0.0)
+    return round_to(x, dtype)

@@ -254,6 +254,34 @@ def upstream_taken_for_contiguous(q, k, v, g, beta, **keywords):
     return _Upstream.apply(o, flat), state
 
 
+def gradient_spent(q, k, v, g, beta, **keywords):
+    """Uses up in its backward pass what it kept for it."""
+    o, state = torch_recurrent(q, k, v, g, beta, **keywords)
+    kept = torch.ones_like(o)
+
+    def backward(grad):
+        own = grad * kept
+        kept.zero_()
+        return own
+
+    return _Upstream.apply(o, backward), state
+
+
+def state_gradient_in_half(q, k, v, g, beta, *, initial_state=None, **keywords):
+    """Hands the gradient of the initial state back in the tokens' precision."""
+    if initial_state is not None:
+        initial_state = _Upstream.apply(initial_state, lambda grad: grad.to(q.dtype).float())
+    return torch_recurrent(q, k, v, g, beta, initial_state=initial_state, **keywords)
+
+
+def rows_taken_for_dense(q, k, v, g, beta, **keywords):
+    """Reads v from its first number on where its rows are dense."""
+    if v.stride(-1) == 1 and v.stride(-2) == v.shape[-1] and not v.requires_grad:
+        memory = torch.empty(0, dtype=v.dtype).set_(v.untyped_storage())[v.storage_offset() :]
+        v = memory[: v.numel()].reshape(v.shape) if memory.numel() >= v.numel() else v
+    return torch_recurrent(q, k, v, g, beta, **keywords)
+
+
 def upstream_changed_in_place(q, k, v, g, beta, **keywords):
     """Uses the upstream gradient's memory for its own."""
     o, state = torch_recurrent(q, k, v, g, beta, **keywords)

@@ -54,6 +54,9 @@ FAULTS = {
     "all_or_no_gradients": "any_input_may_ask_alone",
     "state_gradient_lost": "split_gradients_carry_over",
     "upstream_taken_for_contiguous": "upstream_strides_do_not_matter",
+    "gradient_spent": "gradients_may_be_asked_for_twice",
+    "state_gradient_in_half": "the_gradient_of_an_untouched_state_is_kept_in_float32",
+    "rows_taken_for_dense": "strides_do_not_matter",
     "upstream_changed_in_place": "the_backward_pass_keeps_to_its_memory",
     "state_ignored_when_short ": "a_server_can_keep_the_states",
     "last_of_many_lost": "thousands_of_sequences_are_independent hundreds_of_copies_agree "
@@ -84,6 +87,15 @@ def test_the_stand_alone_script_shows_the_fault_without_the_suite(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     size, largest = map(float, re.search(r"recurrence\| (\S+), largest \|recurrence\| ([^,]+),", done.stdout).groups())
     assert size > 0.05 * largest > 0
+
+
+@pytest.mark.parametrize("function", ["rows_taken_for_dense", "reads_gaps"])
+def test_the_stand_alone_script_lays_the_inputs_out(function, tmp_path):
+    law = {"reads_gaps": "gaps_of_strided_inputs_are_not_read"}.get(function, "strides_do_not_matter")
+    _, (line,) = check(function, tmp_path, "--law", law)
+    script = tmp_path / "kda-results" / line["script"]
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert re.search(r"recurrence\| nan|differ from the call before: [1-9]", done.stdout), done.stdout
 
 
 def test_a_hang_is_a_verdict_and_leaves_nothing_running(tmp_path):

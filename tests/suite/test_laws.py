@@ -19,6 +19,7 @@ EDGES = (
     Case(T=130, B=3, K=3, V=5, key="nearly-same", beta="two", state="asymmetric", v_log2=-20, at=129, power=3),
     Case(T=17, dtype="float16", gate_dtype="float32", gate="forget", key="zero", state="spike", v_log2=-4, at=16),
     Case(K=60, V=24, key="tiny", beta="tiny", state="zero", layout="strided", seed=65536),
+    Case(packed=(2, 17), group=2, gate="medium", key="zero", state="huge", layout="sliced", at=4, power=2),
     Case(steps=(("decode", 0, -1), ("fork", 0, 1), ("rollback", 1, 2), ("batch", 0, 17, 1, 2), ("evict", 0))),
 )
 
