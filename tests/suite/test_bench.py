@@ -299,6 +299,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     path = tmp_path / "r" / "results.jsonl"
     deadline = time.monotonic() + 120

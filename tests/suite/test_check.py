@@ -224,7 +224,10 @@ def test_an_interruption_of_one_process_ends_all_at_once(tmp_path):
         "import time\nHINTS = {'array': 'numpy'}\n\n\ndef slow(q, k, v, g, beta, **options):\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-m", "kda", "check", f"{slow}:slow", "--jobs", "2", "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a shell's background jobs ignore it)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heard
+    ) as process:
         time.sleep(5)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
