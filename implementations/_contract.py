@@ -67,20 +67,20 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
 
 def _dtypes(q: Any, k: Any, v: Any, others: dict[str, Any]) -> None:
     for name, x in {"q": q, "k": k, "v": v, **others}.items():
-        if not _is_float(x.dtype):
+        if dtype_name(x) not in FLOATS:
             raise TypeError(f"{name}: expected one of {', '.join(FLOATS)}; got {dtype_name(x)}")
-    if not q.dtype == k.dtype == v.dtype:
+    if not dtype_name(q) == dtype_name(k) == dtype_name(v):
         raise TypeError(f"q, k, v: expected one dtype; got {dtype_name(q)}, {dtype_name(k)}, {dtype_name(v)}")
-
-
-@lru_cache(maxsize=64)
-def _is_float(dtype: Any) -> bool:
-    return str(dtype).rsplit(".", 1)[-1] in FLOATS
 
 
 def dtype_name(x: Any) -> str:
     """The dtype of an array or tensor without its library's prefix."""
-    return str(x.dtype).rsplit(".", 1)[-1]
+    return _name(x.dtype)
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: Any) -> str:
+    return str(dtype).rsplit(".", 1)[-1]
 
 
 def _ends(cu_seqlens: Any, B: int, T: int) -> tuple[int, ...]:

@@ -33,6 +33,8 @@ small one, and where a decay underflows its gradient is zero.
 import triton
 import triton.language as tl
 
+from implementations._triton_chunk import cut
+
 LOG2E = tl.constexpr(1.4426950408889634)
 # exp(-692) is 0 in float32, sums of a chunk of such gates are still ordinary numbers, and bfloat16 holds -692 exactly.
 LEAST = tl.constexpr(-692.0)
@@ -68,15 +70,12 @@ def dot(a, b, MODE: tl.constexpr):
 
 @triton.jit
 def halves(x, MODE: tl.constexpr):
-    """Float32 numbers as sums of two that bfloat16 holds: 16 of their bits.
-
-    On a GPU the first is cut off, not rounded: a bit mask costs less than rounding and back.
-    """
+    """Float32 numbers as sums of two that bfloat16 holds: 16 of their bits; cut off on a GPU, rounded elsewhere."""
     if MODE == "bfloat16":
-        high = (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+        return cut(x)
     else:
         high = rounded(x, MODE)
-    return rounded(high, MODE), rounded(x - high, MODE)
+        return rounded(high, MODE), rounded(x - high, MODE)
 
 
 @triton.jit

@@ -33,10 +33,9 @@ REACH = tl.constexpr(-110.0)
 FROM_START, TO_END, TO_HALF, FROM_PART, TO_PART, TO_BORDER = (tl.constexpr(n) for n in range(6))
 
 
-def tile_size(BK: int, VP: int, half: bool) -> int:
-    """Numbers in a tile."""
-    wide = 2 if half else 1
-    return 3 * 64 * BK + 64 * 64 + wide * BK + max(64 * VP, wide * 64 * 64)
+def tile_size(BK: int, VP: int, WIDE: int) -> int:
+    """Numbers in a tile, of which a float32 number takes the room of WIDE."""
+    return 3 * C.value * BK + C.value**2 + WIDE * BK + max(C.value * VP, WIDE * C.value**2)
 
 
 def choices() -> list[list[list[bool]]]:
@@ -49,6 +48,18 @@ def choices() -> list[list[list[bool]]]:
     rules += [lambda i, j: j <= i and i // 16 == j // 16, lambda i, j: j > i and i // 16 == j // 16]
     rules += [lambda i, j, n=n: (j <= i) == (i >> n & 1) and i >> n == j >> n for n in range(5)]
     return [[[bool(rule(i, j)) for j in range(64)] for i in range(64)] for rule in rules]
+
+
+@triton.jit
+def exact_part(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """Where a tile's float32 numbers begin in `exact`: `last`, and behind it the products of keys."""
+    return exact + tile * (SIZE // WIDE) + (3 * C * BK + C * C) // WIDE
+
+
+@triton.jit
+def values_part(w, BK: tl.constexpr, WIDE: tl.constexpr):
+    """Where the u of a tile begins that begins at w."""
+    return w + 3 * C * BK + C * C + WIDE * BK
 
 
 @triton.jit
@@ -149,8 +160,8 @@ def pair_kernel(
     HV,
     K,
     BK: tl.constexpr,
-    VP: tl.constexpr,
     SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
     FAST: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
@@ -171,8 +182,7 @@ def pair_kernel(
     k += (start * H + head // (HV // H)) * K
     g += (start * HV + head) * K
     tiles += program * SIZE
-    wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
-    exact += program * (SIZE // wide) + (3 * C * BK + C * C) // wide
+    exact = exact_part(exact, program, BK, SIZE, WIDE)
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     least = tl.zeros((C,), tl.float32)
@@ -233,8 +243,8 @@ def far_kernel(
     HV,
     K,
     BK: tl.constexpr,
-    VP: tl.constexpr,
     SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
@@ -245,7 +255,6 @@ def far_kernel(
     first = tl.program_id(0).to(tl.int64) * BLOCK
     block = first + tl.arange(0, BLOCK)
     if tl.max(tl.load(marks + block, mask=block < count, other=0), axis=0) != 0:
-        wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
         i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
         for tile in range(first, tl.minimum(first + BLOCK, count)):
             if tl.load(marks + tile) != 0:
@@ -263,6 +272,6 @@ def far_kernel(
                     q + key_at, k + key_at, g + gate_at, table, H * K, HV * K, far, length, K, BK, 4, PRECISION, OPERAND
                 )
                 chosen = far & (i // SUB == j // SUB) & (j <= i)
-                at = tile * SIZE + 3 * C * BK
-                tl.store(tiles + at + i * C + j, reads.to(tiles.dtype.element_ty), mask=chosen)
-                tl.store(exact + (at + C * C) // wide + BK + i * C + j, keys, mask=chosen)
+                A, products = tiles + tile * SIZE + 3 * C * BK, exact_part(exact, tile, BK, SIZE, WIDE) + BK
+                tl.store(A + i * C + j, reads.to(tiles.dtype.element_ty), mask=chosen)
+                tl.store(products + i * C + j, keys, mask=chosen)

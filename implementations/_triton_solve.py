@@ -7,7 +7,7 @@ near two the inverse has large entries of alternating sign, and eight bits of th
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import KB, C, between, cut, dot
+from implementations._triton_chunk import KB, C, between, cut, dot, exact_part, values_part
 
 
 @triton.jit
@@ -47,6 +47,7 @@ def solve_kernel(
     BK: tl.constexpr,
     VP: tl.constexpr,
     SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
     UNIT: tl.constexpr,
@@ -58,16 +59,15 @@ def solve_kernel(
     start = tl.load(chunks + 2 * number)
     length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
     tiles += program * SIZE
-    wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
-    exact += program * (SIZE // wide) + (3 * C * BK + C * C) // wide + BK
+    products = exact_part(exact, program, BK, SIZE, WIDE) + BK
     i, places = tl.arange(0, C)[:, None], tl.arange(0, C)
     strength = tl.load(beta + (start + places) * HV + head, mask=places < length, other=0.0).to(tl.float32)
-    L = tl.load(exact + i * C + places[None, :])
+    L = tl.load(products + i * C + places[None, :])
     inverse = _inverse(L * strength[:, None], PRECISION, OPERAND) * strength[None, :]
     tl.debug_barrier()  # u takes the place of the products, which other threads of this program have read
     channels = tl.arange(0, KB)[None, :]
     v += (start * HV + head) * V
-    w, u = tiles + i * BK, tiles + 3 * C * BK + C * C + wide * BK + i * VP
+    w, u = tiles + i * BK, values_part(tiles, BK, WIDE) + i * VP
     for b in range(tl.maximum(BK, VP) // KB):  # both are asked for before one is used
         columns = b * KB + channels
         fits = (places < length)[:, None] & (columns < V)

@@ -13,7 +13,7 @@ once.
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import C, dot
+from implementations._triton_chunk import C, dot, exact_part, values_part
 
 
 @triton.jit
@@ -23,8 +23,7 @@ def _whole(exact, tile, left, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.con
     Asked for a chunk ahead: no product takes it, so no pipeline fetches it.
     """
     channels = tl.arange(0, BK)
-    at = exact + tile * (SIZE // WIDE) + (3 * C * BK + C * C) // WIDE + channels
-    return tl.load(at, mask=channels * 0 < left, other=0.0)
+    return tl.load(exact_part(exact, tile, BK, SIZE, WIDE) + channels, mask=channels * 0 < left, other=0.0)
 
 
 @triton.jit
@@ -49,6 +48,7 @@ def walk_kernel(
     BK: tl.constexpr,
     VP: tl.constexpr,
     SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
     BV: tl.constexpr,
     HAS_STATE: tl.constexpr,
     WANTS_STATE: tl.constexpr,
@@ -63,7 +63,6 @@ def walk_kernel(
     """
     K, V = K * UNIT, V * UNIT
     blocks: tl.constexpr = VP // BV
-    wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
     program = tl.program_id(0).to(tl.int64)
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     first, count = tl.load(segments + 6 * m), tl.load(segments + 6 * m + 1)
@@ -76,15 +75,15 @@ def walk_kernel(
     if HAS_STATE:
         S += tl.load(starts + m * (HV * K * V) + at_state, mask=inner, other=0.0).to(tl.float32)
     both = tl.arange(0, 2 * C)[:, None]
-    whole = _whole(exact, first * HV + head, count, BK, SIZE, wide)
+    whole = _whole(exact, first * HV + head, count, BK, SIZE, WIDE)
     for c in range(count):
         tile = (first + c) * HV + head
-        later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, wide)
+        later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
         w = tiles + tile * SIZE
         held = dot(tl.load(w + both * BK + channels[None, :]), S, PRECISION, OPERAND)  # w S above qg S
         held, read = tl.split(tl.permute(tl.reshape(held, (2, C, BV)), (1, 2, 0)))
-        A = w + 3 * C * BK
-        value = tl.load(A + C * C + wide * BK + i[:, None] * VP + columns[None, :]).to(tl.float32) - held
+        u, A = values_part(w, BK, WIDE), w + 3 * C * BK
+        value = tl.load(u + i[:, None] * VP + columns[None, :]).to(tl.float32) - held
         S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
         read += dot(tl.load(A + i[:, None] * C + i[None, :]), value, PRECISION, OPERAND)
         whole = later
@@ -94,6 +93,24 @@ def walk_kernel(
     if WANTS_STATE:
         if tl.load(segments + 6 * m + 5) != 0:
             tl.store(final_state + n * (HV * K * V) + at_state, S, mask=inner)
+
+
+@triton.jit
+def _through(S, tiles, exact, first, count, HV, columns, BK: tl.constexpr, VP: tl.constexpr, SIZE: tl.constexpr,
+             WIDE: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr):  # fmt: skip
+    """The state behind `count` chunks of a head, the first tile of which is `first`; with or without values written."""
+    i, channels = tl.arange(0, C)[:, None], tl.arange(0, BK)[None, :]
+    whole = _whole(exact, first, count, BK, SIZE, WIDE)
+    for c in range(count):
+        tile = first + c * HV
+        later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
+        w = tiles + tile * SIZE
+        value = -dot(tl.load(w + i * BK + channels), S, PRECISION, OPERAND)
+        if VALUES:
+            value += tl.load(values_part(w, BK, WIDE) + i * VP + columns[None, :]).to(tl.float32)
+        S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
+        whole = later
+    return S
 
 
 @triton.jit(do_not_specialize=["HV"])
@@ -107,6 +124,7 @@ def transition_kernel(
     BK: tl.constexpr,
     VP: tl.constexpr,
     SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
     BV: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
@@ -118,31 +136,16 @@ def transition_kernel(
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     if tl.load(segments + 6 * m + 5) == 0:
         first, count = tl.load(segments + 6 * m), tl.load(segments + 6 * m + 1)
-        i, channels, tile = tl.arange(0, C)[:, None], tl.arange(0, BK), m * HV + head
-        wide: tl.constexpr = 32 // tiles.dtype.element_ty.primitive_bitwidth
-        whole = _whole(exact, first * HV + head, count, BK, SIZE, wide)
+        first, channels, tile = first * HV + head, tl.arange(0, BK), m * HV + head
         if block < of_M:
             columns = block * BV + tl.arange(0, BV)
             S = tl.where(channels[:, None] == columns[None, :], 1.0, 0.0)
-            for c in range(count):
-                here = (first + c) * HV + head
-                later = _whole(exact, here + HV, count - c - 1, BK, SIZE, wide)
-                w = tiles + here * SIZE
-                value = -dot(tl.load(w + i * BK + channels[None, :]), S, PRECISION, OPERAND)
-                S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
-                whole = later
+            S = _through(S, tiles, exact, first, count, HV, columns, BK, VP, SIZE, WIDE, PRECISION, OPERAND, False)
             tl.store(M + tile * (BK * BK) + channels[:, None] * BK + columns[None, :], S)
         else:
             columns = (block - of_M) * BV + tl.arange(0, BV)
             S = tl.zeros((BK, BV), tl.float32)
-            for c in range(count):
-                here = (first + c) * HV + head
-                later = _whole(exact, here + HV, count - c - 1, BK, SIZE, wide)
-                w = tiles + here * SIZE
-                value = tl.load(w + 3 * C * BK + C * C + wide * BK + i * VP + columns[None, :]).to(tl.float32)
-                value -= dot(tl.load(w + i * BK + channels[None, :]), S, PRECISION, OPERAND)
-                S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
-                whole = later
+            S = _through(S, tiles, exact, first, count, HV, columns, BK, VP, SIZE, WIDE, PRECISION, OPERAND, True)
             tl.store(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :], S)
 
 

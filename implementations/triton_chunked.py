@@ -22,7 +22,7 @@ from implementations._triton_solve import solve_kernel
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
 CHUNK = 64
-# Eight warps took up to twice the time of four in every kernel but the walk over wide blocks (docs/kernels.md).
+# Eight warps were slower than four in each kernel of the forward pass that was timed with them (docs/kernels.md).
 WARPS = 4
 SOLVE_REGISTERS = 128  # four programs a multiprocessor in place of three
 FAR_TILES = 8  # tiles of a program that looks for marked ones: few are marked, if any
@@ -119,18 +119,19 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
     # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
     BK, VP = max(padded(K), 64), max(padded(V), 64)
     half = v.dtype == torch.bfloat16
-    size, unit = tile_size(BK, VP, half), alignment(K, V)
-    tiles = torch.empty(len(plan.chunks) * HV * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
+    wide, unit, count = 2 if half else 1, alignment(K, V), len(plan.chunks) * HV
+    size = tile_size(BK, VP, wide)
+    tiles = torch.empty(count * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
     exact = tiles.view(torch.float32)
     common = {
         "HV": HV,
         "BK": BK,
-        "VP": VP,
         "SIZE": size,
+        "WIDE": wide,
         "PRECISION": precision(v.dtype),
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
-    count = len(plan.chunks) * HV
+    widths = {"K": K // unit, "V": V // unit, "VP": VP, "UNIT": unit}
     if count:
         marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
         inputs = (q, k, g, plan.chunks, _table(device), tiles, exact, marks)
@@ -139,10 +140,9 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
         if half:
             far_kernel[(triton.cdiv(count, FAR_TILES),)](*inputs, count, BLOCK=FAR_TILES, **own)
         solve_kernel[(count,)](
-            v, beta, plan.chunks, tiles, exact, V=V // unit, UNIT=unit, num_warps=WARPS, num_stages=1,
+            v, beta, plan.chunks, tiles, exact, V=V // unit, VP=VP, UNIT=unit, num_warps=WARPS, num_stages=1,
             maxnreg=SOLVE_REGISTERS if half else None, **common,
         )  # fmt: skip
-    widths = {"K": K // unit, "V": V // unit, "UNIT": unit}
     o = torch.empty_like(v)
     final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
     starts = initial_state
@@ -165,17 +165,18 @@ def _table(device):
 
 def _between_segments(tiles, exact, plan, initial_state, size, config, widths, common):
     """The state before every segment, [segments, HV, K, V]."""
-    (N, HV, K, V), BK, VP = size, common["BK"], common["VP"]
+    (N, HV, K, V), BK, VP = size, common["BK"], widths["VP"]
     count = len(plan.segments)
     block = min(config.transition_block, BK, VP)
     M, N_ = (torch.empty((count, HV, BK, x), dtype=torch.float32, device=tiles.device) for x in (BK, VP))
     starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=tiles.device)
     transition_kernel[(count * HV * (BK // block + VP // block),)](
-        tiles, exact, plan.segments, M, N_, BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common
+        tiles, exact, plan.segments, M, N_, VP=VP, BV=block, num_warps=WARPS, num_stages=config.transition_stages,
+        **common,
     )  # fmt: skip
     block = min(32, VP)
     link_kernel[(N * HV * (VP // block),)](
-        M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, VP=VP, BV=block,
+        M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, BV=block,
         HAS_STATE=initial_state is not None, PRECISION=precision(torch.float32), num_warps=WARPS,
         num_stages=config.link_stages, **widths,
     )  # fmt: skip
