@@ -46,8 +46,8 @@ CONFIGURATIONS = {
     "some-heads": Config(32, 3),
     "few-heads": Config(64, 3, segment=16),
     # Not chosen by itself: what segments do, on sequences short enough to check.
-    "exact-segments": Config(16, 1, segment=1, transition_block=32, transition_stages=1, link_stages=1),
-    "short-segments": Config(64, 3, segment=1),
+    "exact-segments": Config(16, 1, segment=2, transition_block=32, transition_stages=1, link_stages=1),
+    "short-segments": Config(64, 3, segment=2),
 }
 HINTS = {
     "array": "torch",

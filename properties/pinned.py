@@ -29,6 +29,10 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         Case(T=17, H=2, group=2, K=72, V=100, gate="typical", beta="random", state="random"),
         "lore of ports: of several blocks of 16, 32 or 64 rows or columns the last is not full",
     ),
+    (
+        Case(T=40, H=2, K=8, V=4, dtype="bfloat16", gate="channel", beta="random", state="random"),
+        "lore of ports: a channel that fades at once sends its rows another way than the usual one",
+    ),
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random"), "flashinfer #3536: an empty sequence"),
 )
 PINNED: tuple[Case, ...] = tuple(case for case, _ in HISTORY)

@@ -37,9 +37,9 @@ def _channel(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
 
 
 def _slow(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
-    """Channels that fade over tens to hundreds of tokens, each at its own constant rate."""
+    """Channels that fade over tens to hundreds of tokens, each at its own rate, more at some tokens than at others."""
     rate = 0.05 * draw_uniform(seed, "gate/rate", N, 1, HV, K)
-    return np.broadcast_to(-rate, (N, L, HV, K)).copy()
+    return -2 * rate * draw_uniform(seed, "gate", N, L, HV, K)
 
 
 def _medium(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:

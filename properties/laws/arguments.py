@@ -132,10 +132,10 @@ def _right(output: Output, case: Case, problem: Any, dtype: str) -> Judgement:
 
 
 def _across_chunks(case: Case) -> Case:
-    """Every other dense case longer than a chunk, with gates that leave something of it: what is carried over shows."""
+    """Every other dense case longer than two chunks, with gates that leave something of them: what is carried shows."""
     if case.packed or case.at % 2:
         return case
-    T = case.T if case.T > 64 else 65 + case.T % 16
+    T = case.T if case.T > 128 else 129 + case.T % 16
     return case.but(T=T, B=1, H=1, group=1, gate="slow", beta="random")
 
 
