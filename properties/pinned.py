@@ -18,6 +18,10 @@ HISTORY: tuple[tuple[Case, str], ...] = (
     ),
     (Case(T=17, K=60, V=24, gate="typical", state="random"), "fla #1135: lanes that pad K to a power of two"),
     (
+        Case(T=17, K=60, V=24, gate="slow", beta="near-one", seed=1),
+        "FlashKDA #24, cuLA #77: the shapes of the call before and other numbers, some of the old ones still in use",
+    ),
+    (
         Case(T=65, K=4, V=3, dtype="bfloat16", gate="slow", beta="tiny", state="random"),
         "fla #720: the exponential taken in the gate's half precision",
     ),
