@@ -1,4 +1,7 @@
-"""Cases that once broke a kernel somewhere; every law tries them before it draws its own. Each names its source."""
+"""Cases that once broke a kernel somewhere; every law tries them before it draws its own. Each names its source.
+
+Those with `steps` are runs of a server, for the laws of serving; the others are for all other laws.
+"""
 
 from properties.case import Case
 
@@ -38,5 +41,17 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         "lore of ports: a channel that fades at once sends its rows another way than the usual one",
     ),
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random"), "flashinfer #3536: an empty sequence"),
+    (
+        Case(H=2, K=4, V=3, gate="slow", steps=(("prefill", 0, 3), ("decode", 0), ("rollback", 0, 1), ("decode", 0))),
+        "vllm #40738: tokens taken back are still in the state",
+    ),
+    (
+        Case(K=4, V=3, gate="slow", steps=(("prefill", 0, 2), ("fork", 0, 1), ("decode", 0, 1), ("decode", 1, 0))),
+        "lore of servers: two requests from one prefix, then in another order",
+    ),
+    (
+        Case(K=4, V=3, gate="slow", steps=(("prefill", 2, 2), ("evict", 2), ("decode", 2, -1), ("batch", 2, 3, 0, 1))),
+        "vllm #51483, ATOM #1436: a slot is used again, and its first user is still in it; padding beside it",
+    ),
 )
 PINNED: tuple[Case, ...] = tuple(case for case, _ in HISTORY)

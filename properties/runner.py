@@ -96,7 +96,7 @@ def examine(
     if law.family == "scale" and (reason := _out_of_reach(kernel, law, profile)):
         record.reason = reason
         return record
-    pinned = () if law.large or law.serves else pinned
+    pinned = () if law.large else tuple(case for case in pinned if bool(case.steps) == law.serves)
     failing = next((c for c in map(trial.adjust, pinned) if c.dtype in dtypes and breaks(trial.count(c))), None)
     found = time.monotonic() if failing else None
     if failing is None:
