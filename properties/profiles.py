@@ -17,6 +17,7 @@ class Profile:
         volume: upper end of tokens times value heads times the larger width.
         target: whether the error in budget units guides the search.
         large: whether laws run that fill a GPU's memory.
+        simplest: whether the simplest case is tried, which is drawn first whatever the seed.
     """
 
     examples: int
@@ -28,6 +29,7 @@ class Profile:
     volume: int = 150_000
     target: bool = False
     large: bool = False
+    simplest: bool = True
 
 
 PROFILES = {

@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import Any
 
-from properties import wire
+from properties import interpreter, wire
 from properties.adapters import adapter
 from properties.answer import answer, one_line
 from properties.targets import Target, load
@@ -64,6 +64,7 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int)
         _check_signature(kernel, target)
         functions = {"kernel": kernel, "pool": _pool(target, hints)}
         library = adapter(hints.get("array", array), hints.get("device", device))
+        interpreter.hasten()
     except BaseException as error:
         wire.send(replies, {"status": "unloadable", "error": one_line(error), "pid": os.getpid()})
         return UNLOADABLE

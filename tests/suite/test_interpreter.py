@@ -1,0 +1,64 @@
+"""Triton's interpreter without repeated work: fewer names put in place, the same bits, also behind a failed launch."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+PROGRAM = """
+import torch
+import triton
+import triton.language as tl
+import triton.runtime.interpreter as interpreter
+from implementations.triton_training import triton_training
+from properties.interpreter import hasten
+
+
+@triton.jit
+def _double(x):
+    return 2 * x
+
+
+@triton.jit
+def refuses(out_ptr):
+    tl.store(out_ptr, _double(tl.load(out_ptr)))
+    tl.static_assert(False)
+
+
+def call():
+    source = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.rand(shape, generator=source).requires_grad_()
+    q, k, v, g, beta = draw(1, 20, 1, 4), draw(1, 20, 1, 4), draw(1, 20, 1, 3), draw(1, 20, 1, 4), draw(1, 20, 1)
+    o, state = triton_training(q, k, v, -g, beta, output_final_state=True)
+    (o.sum() + state.square().sum()).backward()
+    return [x.numpy(force=True).tobytes() for x in (o, state, *(x.grad for x in (q, k, v, g, beta)))]
+
+
+looked = []
+place = interpreter._patch_builtin
+interpreter._patch_builtin = lambda *args: (looked.append(1), place(*args))[1]
+first = call()
+before = len(looked)
+hasten()
+hasten()
+looked.clear()
+assert call() == first
+assert 0 < len(looked) < before / 10, (len(looked), before)
+try:
+    refuses[(1,)](torch.ones(1))
+except Exception as error:
+    print("refused:", type(error).__name__)
+assert not hasattr(tl.tensor, "__index__") and tl.core.is_builtin(tl.load)
+assert call() == first
+interpreter.__dict__.pop("_patch_lang")
+hasten()
+"""
+
+
+def test_names_are_put_in_place_once_for_a_launch_and_bits_stay():
+    run = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(run, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "refused" in done.stdout, done.stdout + done.stderr
