@@ -18,6 +18,8 @@ from properties.adapters import adapter
 from properties.answer import answer, one_line
 from properties.targets import Target, load
 
+# Packages whose functions a kernel may call without being written in Triton itself.
+APART = {*sys.stdlib_module_names, "numpy", "torch", "triton", ""}
 UNLOADABLE = 90  # exit status of a child that could not load its kernel
 
 
@@ -109,14 +111,13 @@ def _told(hints: dict[str, Any], kernel: Any) -> dict[str, Any]:
 
 
 def _uses_triton(name: str, seen: set[str]) -> bool:
-    """Whether a module, or one of its package that it takes functions from, holds Triton code."""
+    """Whether a module holds Triton code, or one that it takes functions from, of its own package or another."""
     seen.add(name)
     values = list(vars(sys.modules[name]).values()) if name in sys.modules else []
     if any(type(x).__module__.split(".")[0] == "triton" for x in values):
         return True
-    package = name.split(".")[0]
     others = {str(getattr(x, "__module__", "")) for x in values}
-    return any(_uses_triton(x, seen) for x in others if x.split(".")[0] == package and x not in seen)
+    return any(_uses_triton(x, seen) for x in others if x.split(".")[0] not in APART and x not in seen)
 
 
 def _die_with_parent() -> None:

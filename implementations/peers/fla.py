@@ -1,16 +1,27 @@
 """flash-linear-attention's KDA kernels (package fla-core, written against 0.6.0), called by the contract.
 
 fla takes whatever gate it is given; with `safe_gate` it promises the result only for gates of at least -5, and here the
-promise is checked before the call. Its Triton kernels need a GPU.
+promise is checked before the call. Its Triton kernels need a GPU, or Triton's interpreter (TRITON_INTERPRET=1), which
+is asked about float32 and small widths.
 """
+
+import os
+from typing import Any
 
 from fla.ops.kda import chunk_kda as _chunk
 from fla.ops.kda import fused_recurrent_kda as _recurrent
 
 from implementations._contract import check
+from implementations.peers._fla_setup import interpret, pin
 
-HINTS = {"array": "torch"}
+HINTS: dict[str, Any] = {"array": "torch"}
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 LOWER_BOUND = -5.0
+
+if INTERPRETED:
+    pin()
+    interpret()
+    HINTS["takes"] = {"dtype": ("float32",)}
 
 
 def chunk_kda(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
@@ -66,7 +77,7 @@ def fused_recurrent_kda(q, k, v, g, beta, *, scale=None, initial_state=None, out
 
 def _call(kernel, q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, **flags):
     check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
-    if not q.is_cuda:
+    if not (q.is_cuda or INTERPRETED):
         raise NotImplementedError("fla's kernels run on a GPU")
     if str(v.dtype) == "torch.float64":
         raise NotImplementedError("float64")
