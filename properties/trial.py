@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from properties.calls import Broke, Kernel, NotRun, Refused
 from properties.case import Case
 from properties.law import Judgement, Law
-from properties.takes import fitting
+from properties.takes import fitting, outside
 
 # Budget units up to which bfloat16 or TF32 arithmetic inside could be all that is wrong.
 ROUGH = {"float32": 1000.0, "bfloat16": 16.0, "float16": 16.0}
@@ -18,7 +18,9 @@ class Trial:
 
     def __init__(self, kernel: Kernel, law: Law) -> None:
         self.kernel, self.law = kernel, law
-        self.fit = fitting(kernel.worker.hints.get("takes"))
+        self.takes = kernel.worker.hints.get("takes") or {}
+        self.fit = fitting(self.takes)
+        self.fit_widths = fitting({name: values for name, values in self.takes.items() if name in ("K", "V")})
         # By the cases of a run: the last one is judged, the others are the calls that its process was given before.
         self.verdicts: dict[tuple[Case, ...], tuple[str, Judgement | None, str]] = {}
         self.fresh = False
@@ -28,8 +30,8 @@ class Trial:
         self.worst: tuple[float, Case | None] = (0.0, None)
 
     def adjust(self, case: Case) -> Case:
-        """The case as the kernel takes it and the law speaks of it."""
-        return self.law.adjust(self.fit(case))
+        """The case as the kernel takes it and the law speaks of it, whose widths are no more than convenient."""
+        return self.fit_widths(self.law.adjust(self.fit(case)))
 
     def verdict(self, case: Case, before: tuple[Case, ...] = ()) -> tuple[str, Judgement | None, str]:
         """(status, judgement, message) of a case, asked once; `before`: calls that a new process is given first."""
@@ -44,6 +46,8 @@ class Trial:
 
     def _ask(self, case: Case) -> tuple[str, Judgement | None, str]:
         try:
+            if reason := outside(self.takes, case):
+                raise Refused(reason)
             judgement = self.law.check(self.kernel, case)
         except Refused as refusal:
             return "refused", None, str(refusal)

@@ -27,6 +27,19 @@ def test_what_cannot_be_taken_is_said(takes):
         fitting(takes)
 
 
+def test_a_law_that_needs_more_than_the_kernel_takes_is_unsupported_and_says_so(tmp_path):
+    command = [sys.executable, "-m", "kda", "check", f"{NARROW}:narrow", "--profile", "smoke", "--jobs", "1"]
+    laws = ("grouped_heads_are_repeated_heads", "values_and_states_superpose", "final_states_are_written_completely")
+    command += [part for law in laws for part in ("--law", law)]
+    subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, check=True)
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()[1:]]
+    found = {line["law"]: (line["status"], line["reason"]) for line in lines}
+    heads, channels, states = (found[law] for law in laws)
+    assert heads[0] == "unsupported" and 'needs group=2; HINTS["takes"] names 1' in heads[1]
+    assert channels[0] == "unsupported" and "dtype='float32'" in channels[1]
+    assert states == ("pass", None)  # odd widths are only a convenience there
+
+
 def test_a_narrow_kernel_is_verified_where_it_works_and_says_where(tmp_path):
     command = [sys.executable, "-m", "kda", "check", f"{NARROW}:narrow", "--profile", "smoke", "--jobs", "1"]
     command += ["--law", "*recurrence", "--out", str(tmp_path)]
