@@ -1,21 +1,23 @@
-"""What a kernel takes: cases mapped to the widths, heads and dtypes that its HINTS name."""
+"""What a kernel takes: cases mapped to the widths, heads, dtypes and regimes that its HINTS name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from properties.case import Case
 
-FIELDS = ("K", "V", "H", "group", "dtype", "gate_dtype")
+FIELDS = ("K", "V", "H", "group", "dtype", "gate_dtype", "gate", "key", "beta", "state")
 
 
 def fitting(takes: Mapping[str, Sequence[Any]] | None) -> Callable[[Case], Case]:
     """A map from any case to one the kernel takes; fields that `takes` does not name stay as they are.
 
-    A number becomes the next larger one that is taken (the largest where there is none), a dtype the first. So a kernel
-    written for K = V = 128 is asked for nothing else, and says so once in its HINTS rather than by refusing each time.
+    A number becomes the next larger one that is taken (the largest where there is none), a dtype or a regime the
+    first. So a kernel written for K = V = 128, or for gates of at least -5, is asked for nothing else, and says so
+    once in its HINTS rather than by refusing each time.
 
     Args:
-        takes: values by field: K, V, H (key heads), group (value heads of a key head), dtype, gate_dtype.
+        takes: values by field: K, V, H (key heads), group (value heads of a key head), dtype, gate_dtype, and names of
+            regimes (`properties/regimes.py`): gate, key, beta, state.
 
     Raises:
         ValueError: for an unknown field, or a field without values.

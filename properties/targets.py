@@ -40,7 +40,7 @@ class Target:
 
 
 def load(target: Target) -> tuple[Any, dict[str, Any]]:
-    """Import the kernel and its HINTS, the module's and over them its own; called in a worker only."""
+    """The kernel and its HINTS, the module's and over them its own (likewise what it takes); in a worker only."""
     if target.where.endswith(".py"):
         module = _load_file(Path(target.where))
     else:
@@ -51,7 +51,9 @@ def load(target: Target) -> tuple[Any, dict[str, Any]]:
         raise AttributeError(f"{target.where} has no function {target.function!r}")
     if not callable(kernel):
         raise TypeError(f"{target.function!r} in {target.where} is not callable")
-    return kernel, {**getattr(module, "HINTS", {}), **getattr(kernel, "HINTS", {})}
+    file, own = dict(getattr(module, "HINTS", {})), dict(getattr(kernel, "HINTS", {}))
+    takes = {**(file.get("takes") or {}), **(own.get("takes") or {})}
+    return kernel, {**file, **own, **({"takes": takes} if takes else {})}
 
 
 def _load_file(path: Path) -> ModuleType:

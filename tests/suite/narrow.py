@@ -11,3 +11,6 @@ def narrow(q, k, v, g, beta, **options):
     if K not in (4, 8) or V != 4 or group != 1 or str(q.dtype) != "torch.bfloat16":
         raise NotImplementedError(f"K = {K}, V = {V}, group = {group}, {q.dtype}")
     return torch_recurrent(q, k, v, g, beta, **options)
+
+
+narrow.HINTS = {"takes": {"gate": ("slow", "zero")}}

@@ -18,6 +18,7 @@ def test_a_case_becomes_one_that_the_kernel_takes():
     assert fit(Case(K=1)).K == 64 and fit(Case(K=100)).K == 128 and fit(Case(K=256)).K == 128
     assert fit(Case()).dtype == "bfloat16" and fit(Case(dtype="float16")).dtype == "float16"
     assert fit(Case(V=3)).V == 3
+    assert fitting({"gate": ["pinned", "slow"]})(Case(gate="forget")).gate == "pinned"
     assert fitting(None)(Case(K=5)) == Case(K=5)
 
 
@@ -47,5 +48,6 @@ def test_a_narrow_kernel_is_verified_where_it_works_and_says_where(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     line = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])
     assert line["status"] == "pass" and line["refused"] == 0 and line["informative"] > 5
-    assert "asked only for K in [4, 8]" in line["engine"]
+    assert {"asked only for K in [4, 8]", "asked only for gate in ['slow', 'zero']"} <= set(line["engine"])
+    assert set(line["coverage"]["gate"]) == {"slow", "zero"}
     assert all(f"K={K}" not in line["worst_case"] for K in (1, 2, 3, 16))
