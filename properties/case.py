@@ -11,7 +11,7 @@ from properties.regimes import BETAS, GATES, KEYS, STATES
 
 DTYPES = ("float32", "bfloat16", "float16")
 # What a serving run may do; see `properties/serving.py`.
-STEPS = ("prefill", "decode", "batch", "fork", "rollback", "evict")
+STEPS = ("prefill", "decode", "all", "batch", "fork", "rollback", "evict")
 LAYOUTS = ("contiguous", "strided", "transposed", "sliced")
 
 

@@ -66,5 +66,9 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         ),
         "vllm #51483, ATOM #1436: a slot is used again, and its first user is still in it; padding beside it",
     ),
+    (
+        Case(K=4, V=3, gate="typical", beta="sparse", steps=(("all", 11), ("all", 7), ("all", 11))),
+        "lore of decode kernels: a block of rows that is not full; tokens that only let the state fade",
+    ),
 )
 PINNED: tuple[Case, ...] = tuple(case for case, _ in HISTORY)

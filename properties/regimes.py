@@ -135,6 +135,12 @@ def _fixed(value: float) -> Callable[..., np.ndarray]:
     return lambda seed, *shape: np.full(shape, value)
 
 
+def _sparse(seed: int, N: int, L: int, HV: int) -> np.ndarray:
+    """About one token in three writes nothing, in no head, as masked tokens do."""
+    silent = draw_uniform(seed, "beta/silent", N, L, 1) < 1 / 3
+    return np.where(silent, 0.0, draw_uniform(seed, "beta", N, L, HV))
+
+
 BETAS: dict[str, Callable[..., np.ndarray]] = {
     "one": _fixed(1.0),
     "random": lambda seed, *shape: draw_uniform(seed, "beta", *shape),
@@ -143,6 +149,7 @@ BETAS: dict[str, Callable[..., np.ndarray]] = {
     "zero": _fixed(0.0),
     "two": _fixed(2.0),
     "to-two": lambda seed, *shape: 2.0 * draw_uniform(seed, "beta", *shape),
+    "sparse": _sparse,
 }
 
 

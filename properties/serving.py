@@ -4,6 +4,7 @@ Steps of a run (`Case.steps`), all of them legal at any time:
 
     ("prefill", slot, n)          n tokens for one slot, in one call
     ("decode", slot, slot, ..)    one token for each slot, in one call; -1 is a padding slot
+    ("all", n)                    one token for each of the first n slots, in one call
     ("batch", slot, n, slot, m)   n tokens for one slot and m for another, packed in one call
     ("fork", slot, other)         the other slot goes on from a copy of this slot's state
     ("rollback", slot, k)         the slot's last k tokens are taken back
@@ -26,7 +27,8 @@ from properties.compare import BOTH
 from properties.edits import TOKENS, with_
 from properties.law import Judgement, worst_of
 
-SLOTS = 4
+SLOTS = 4  # what a step may name; "all" goes on to MOST
+MOST = 40
 Place = tuple[int, int]  # (stream, position): where a token's numbers stand in the source
 # A call: the tokens [1, sum n, ...] of some slots, n of each, from states -> o and the states after it.
 Advance = Callable[["Server", list[int], list[list[Place]]], tuple[np.ndarray, np.ndarray]]
@@ -52,13 +54,18 @@ class Heard:
     state: np.ndarray
 
 
+def slots_of(case: Case) -> int:
+    """How many slots the steps of a case may name."""
+    return max([SLOTS, *(min(int(step[1]), MOST) for step in case.steps if step[0] == "all")])
+
+
 class Server:
     """Runs the steps of a case with `advance` and remembers what the kernel gave."""
 
     def __init__(self, case: Case, advance: Advance) -> None:
         self.case, self.advance = case, advance
         tokens = sum(sum(x for x in step[2::2] if isinstance(x, int)) + 1 for step in case.steps) + 1
-        streams = SLOTS + len(case.steps) * 2
+        streams = slots_of(case) + len(case.steps) * 2
         self.source = problem_of(case.but(steps=(), packed=(), T=tokens, B=streams, state="none", final_state=True))
         self.slots: dict[int, Slot] = {}
         self.streams = 0
@@ -91,6 +98,9 @@ class Server:
             slots = [n if n < 0 else n % SLOTS for n in numbers]
             slots = [n for i, n in enumerate(slots) if n not in slots[:i]]
             yield slots, [1] * len(slots)
+        elif name == "all":
+            count = max(1, min(numbers[0], MOST))
+            yield list(range(count)), [1] * count
         elif name == "batch":
             slots, counts = [n % SLOTS for n in numbers[0::2]], numbers[1::2]
             yield (slots, counts) if len(set(slots)) == len(counts) else (slots[:1], counts[:1])

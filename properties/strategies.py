@@ -77,10 +77,12 @@ def cases(profile: Profile, dtypes: tuple[str, ...] = DTYPES, serves: bool = Fal
 def serving(profile: Profile) -> st.SearchStrategy[tuple[tuple[str | int, ...], ...]]:
     """What a server does with the states of a few requests: any order is legal."""
     slot, tokens = st.integers(0, 3), st.sampled_from([n for n in (1, 2, 5, 16, 17, 65) if n <= profile.longest])
+    many = st.sampled_from([n for n in (5, 7, 11, 17, 33) if n <= max(5, profile.longest // 4)])
     each = st.permutations([-1, 0, 1, 2, 3]).flatmap(lambda order: st.integers(1, 4).map(lambda n: order[:n]))
     step = st.one_of(
         st.tuples(st.just("prefill"), slot, tokens),
         each.map(lambda slots: ("decode", *slots)),
+        many.map(lambda n: ("all", n)),
         st.tuples(st.just("batch"), st.integers(0, 1), tokens, st.integers(2, 3), st.sampled_from([0, 1, 3])),
         st.tuples(st.just("fork"), slot, slot),
         st.tuples(st.just("rollback"), slot, st.integers(1, 3)),

@@ -7,7 +7,7 @@ from properties.case import Case
 from properties.edits import with_
 from properties.law import Judgement, law, need_state
 from properties.numbers import draw_uniform
-from properties.serving import SLOTS, Place, Server
+from properties.serving import SLOTS, Place, Server, slots_of
 
 
 def _server(case: Case) -> Case:
@@ -58,9 +58,10 @@ def a_server_can_keep_the_states(kernel: Kernel, case: Case) -> Judgement:
 def a_pool_call_serves_its_slots(kernel: Kernel, case: Case) -> Judgement:
     if not kernel.worker.hints.get("pool"):
         raise Refused("the kernel's file names no pool call (HINTS = {'pool': 'function'})")
-    size = 2 * SLOTS + 1
+    used = slots_of(case)
+    size = used + SLOTS + 1
     # Slot -1 taken for an index means the last row, clamped it means the first: both are in use.
-    rows = [size - 1, 0, *(1 + np.argsort(draw_uniform(case.seed, "rows", size - 2))[: SLOTS - 2])]
+    rows = [size - 1, 0, *(1 + np.argsort(draw_uniform(case.seed, "rows", size - 2))[: used - 2])]
 
     def advance(server: Server, slots: list[int], places: list[list[Place]]) -> tuple[np.ndarray, np.ndarray]:
         """Fill a pool with what the slots hold, NaN in all free rows, and call on it."""
