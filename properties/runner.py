@@ -177,12 +177,15 @@ def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pin
         fails = lambda case: breaks(trial.verdict(case)[0])  # noqa: E731
         return Attempts(fails, adjust, count, time.monotonic() + profile.shrink)
 
-    ask = attempts(profile.evaluations)
-    case = simplify(failing, ask)
-    if not trial.fails_afresh(case):  # it needed the calls made before it: every attempt in a new process, then
+    ask, case, first = attempts(profile.evaluations), failing, None
+    if trial.fails_afresh(failing):
+        case = simplify(failing, ask)
+        first = case if trial.fails_afresh(case) else None
+    if first is None:  # it needed the calls made before it: every attempt in a new process, then
         ask = attempts(profile.evaluations // 4)
-        others = (failing, *map(trial.adjust, (_richer(failing), *pinned)))
-        first = next((other for other in others if trial.fails_afresh(other)), None)
+        others = dict.fromkeys((failing, *map(trial.adjust, (_richer(failing), *pinned))))
+        end = time.monotonic() + min(SECONDS, profile.shrink / 2)  # where one case takes seconds, for the first few
+        first = next((x for x in others if time.monotonic() < end and trial.fails_afresh(x)), None)
         case = failing if first is None else simplify(first, ask)
         if first is None:
             asking = Asking(trial, adjust, profile.evaluations // 2, min(SECONDS, profile.shrink / 2))
