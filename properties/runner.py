@@ -22,6 +22,7 @@ from properties.strategies import cases, legal
 from properties.trial import Trial, breaks
 
 HUGE = 10**12  # no limit on the size of a case
+PATIENCE = 5  # a kernel so slow that pinned cases alone take so many times a law's seconds is asked fewer of them
 
 
 class _Enough(Exception):
@@ -97,7 +98,9 @@ def examine(
         record.reason = reason
         return record
     pinned = () if law.large else tuple(case for case in pinned if bool(case.steps) == law.serves)
-    failing = next((c for c in map(trial.adjust, pinned) if c.dtype in dtypes and breaks(trial.count(c))), None)
+    failing = _pinned_failing(
+        trial, pinned, dtypes, start + profile.seconds * (1 if law.family == "scale" else PATIENCE)
+    )
     found = time.monotonic() if failing else None
     if failing is None:
         failing, found = _search(trial, profile, dtypes, seed_, start)
@@ -107,6 +110,16 @@ def examine(
     _conclude(record, trial, broken=failing is not None)
     record.seconds = round(time.monotonic() - start, 3)
     return record
+
+
+def _pinned_failing(trial: Trial, pinned: tuple[Case, ...], dtypes: tuple[str, ...], end: float) -> Case | None:
+    """The first pinned case that breaks the law; none is begun after `end`."""
+    for n, case in enumerate(map(trial.adjust, pinned)):
+        if n and time.monotonic() > end:
+            break
+        if case.dtype in dtypes and breaks(trial.count(case)):
+            return case
+    return None
 
 
 def _engine(kernel: Kernel) -> list[str]:

@@ -102,14 +102,16 @@ def _bound(case: Case) -> float:
 def _raw(case: Case, problem: Problem, name: str, dtype: str) -> np.ndarray:
     """A raw tensor in the regime that the case's key, gate or beta names: where a map's own arithmetic is at its end.
 
-    Rows of zeros and rows shorter than the epsilon of the norm; gates of +-100, with slow rates and with usual ones,
-    where exp(x) overflows and exp(-x) vanishes; logits that saturate.
+    Rows of zeros, rows shorter than the epsilon of the norm, and rows whose squares float16 cannot hold; gates of +-100,
+    with slow rates and with usual ones, where exp(x) overflows and exp(-x) vanishes; logits that saturate.
     """
     x = 2 * draw_normal(case.seed, f"raw/{name}", *getattr(problem, name).shape)
     if name in ("q", "k") and case.key == "zero":
         x[:, 1::2] = 0.0
     elif name in ("q", "k") and case.key == "tiny":
         x *= 2.0**-12
+    elif name in ("q", "k") and case.key in ("same", "alternating"):
+        x *= 2.0**10
     elif name == "g" and case.gate in ("slow", "strong"):
         x *= 20.0
     elif name == "beta":
