@@ -102,8 +102,8 @@ def _bound(case: Case) -> float:
 def _raw(case: Case, problem: Problem, name: str, dtype: str) -> np.ndarray:
     """A raw tensor in the regime that the case's key, gate or beta names: where a map's own arithmetic is at its end.
 
-    Rows of zeros, rows shorter than the epsilon of the norm, and rows whose squares float16 cannot hold; gates of +-100,
-    with slow rates and with usual ones, where exp(x) overflows and exp(-x) vanishes; logits that saturate.
+    Rows of zeros, rows shorter than the epsilon of the norm, and rows whose squares float16 cannot hold; gates of
+    +-100, with slow rates and with usual ones, where exp(x) overflows and exp(-x) vanishes; logits that saturate.
     """
     x = 2 * draw_normal(case.seed, f"raw/{name}", *getattr(problem, name).shape)
     if name in ("q", "k") and case.key == "zero":
