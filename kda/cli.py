@@ -77,13 +77,14 @@ def _judging_options(command: Any) -> Any:
 def check(targets: tuple[str, ...], **options: Any) -> None:
     r"""Verify kernels against the specification.
 
-    TARGET is a shipped name, path/to/file.py:function or package.module:function; none means all shipped kernels.
+    TARGET is a shipped name, path/to/file.py[:function] or package.module:function; none means all shipped kernels.
     Exit status: 0 every law that applied holds, 1 falsified, 2 the target cannot be loaded, refuses everything, or the
     arguments are wrong.
 
     \b
     kda check torch_chunked
-    kda check my_kernel.py:my_kernel --profile smoke --dtype bfloat16
+    kda check my_kernel.py
+    kda check my_kernels.py:my_kernel --profile smoke --dtype bfloat16
     kda check triton_chunked --device cuda --profile gpu
     """
     from kda.check import Plan, run

@@ -1,5 +1,6 @@
-"""What a TARGET on the command line means: a shipped name, `file.py:function` or `package.module:function`."""
+"""What a TARGET on the command line means: a shipped name, `file.py[:function]` or `package.module:function`."""
 
+import ast
 import importlib
 import importlib.util
 import sys
@@ -29,14 +30,41 @@ class Target:
             where, function = SHIPPED[text].target.split(":")
             return Target(text, where, function)
         where, colon, function = text.rpartition(":")
-        if not colon or not function.isidentifier():
+        if not colon and text.endswith(".py"):
+            where, function = text, ""
+        elif not colon or not function.isidentifier():
             raise ValueError(
-                f"TARGET: expected a shipped name ({', '.join(SHIPPED)}), path/to/file.py:function or "
+                f"TARGET: expected a shipped name ({', '.join(SHIPPED)}), path/to/file.py, path/to/file.py:function or "
                 f"package.module:function; got {text!r}"
             )
-        if where.endswith(".py") and not Path(where).is_file():
+        if not where.endswith(".py"):
+            return Target(text.split(".")[-1].replace(":", "."), where, function)
+        if not Path(where).is_file():
             raise ValueError(f"TARGET: the file {where} does not exist (from {text!r})")
-        return Target(function if where.endswith(".py") else text.split(".")[-1].replace(":", "."), where, function)
+        function = function or _only_kernel(Path(where))
+        return Target(Path(where).stem if function == "kernel" else function, where, function)
+
+
+def _only_kernel(path: Path) -> str:
+    """The function of a file that takes the contract's tensors: the only one, or the one named as the file or `kernel`.
+
+    Raises:
+        ValueError: there is none, or it cannot be told which is meant.
+    """
+    try:
+        functions = [x for x in ast.parse(path.read_text()).body if isinstance(x, ast.FunctionDef) and x.name[0] != "_"]
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ValueError(f"TARGET: {path} is not a Python file: {error}") from None
+    named = [
+        x.name
+        for x in functions
+        if [y.arg for y in (x.args.posonlyargs + x.args.args)[:5]] == ["q", "k", "v", "g", "beta"]
+    ]
+    kernels = [name for name in named if name in (path.stem, "kernel")] or named
+    if len(kernels) != 1:
+        found = f"it has {', '.join(named)}: name one with {path}:function" if named else "it has none"
+        raise ValueError(f"TARGET: {path}: expected one function (q, k, v, g, beta, *, ..) to check; {found}")
+    return kernels[0]
 
 
 def load(target: Target) -> tuple[Any, dict[str, Any]]:
