@@ -26,7 +26,7 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         "FlashKDA #24, cuLA #77: the shapes of the call before and other numbers, some of the old ones still in use",
     ),
     (
-        Case(T=65, K=4, V=3, dtype="bfloat16", gate="slow", beta="tiny", state="random", at=17),
+        Case(T=65, K=4, V=3, dtype="bfloat16", gate="steady", beta="tiny", state="random", at=17),
         "fla #720: the exponential taken in the gate's half precision",
     ),
     (
@@ -67,7 +67,7 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         "vllm #51483, ATOM #1436: a slot is used again, and its first user is still in it; padding beside it",
     ),
     (
-        Case(K=4, V=3, gate="typical", beta="sparse", steps=(("all", 11), ("all", 7), ("all", 11))),
+        Case(K=16, V=8, gate="typical", beta="sparse", steps=(("all", 11), ("all", 7), ("all", 11))),
         "lore of decode kernels: a block of rows that is not full; tokens that only let the state fade",
     ),
 )

@@ -42,6 +42,11 @@ def _slow(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     return -2 * rate * draw_uniform(seed, "gate", N, L, HV, K)
 
 
+def _steady(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
+    """The rates of `slow` without their change from token to token: what each decay loses adds up."""
+    return np.broadcast_to(-0.05 * draw_uniform(seed, "gate/rate", N, 1, HV, K), (N, L, HV, K)).copy()
+
+
 def _medium(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     """Channels that fade to between a hundredth and a ten-millionth over 16 tokens, each at its own constant rate."""
     rate = 0.3 + 0.7 * draw_uniform(seed, "gate/rate", N, 1, HV, K)
@@ -78,6 +83,7 @@ GATES: dict[str, Callable[..., np.ndarray]] = {
     "typical": _typical,
     "tiny": _constant(-1e-6),
     "slow": _slow,
+    "steady": _steady,
     "medium": _medium,
     "production": _production,
     "pinned": _constant(-5.0),

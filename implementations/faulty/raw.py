@@ -88,3 +88,18 @@ class parameters_of_the_key_head(Raw):
     def mapped(self, g, A_log, dt_bias, bound, group):
         head = torch.arange(g.shape[2]) // group
         return super().mapped(g, A_log[head], None if dt_bias is None else dt_bias[head], bound, group)
+
+
+@fault(
+    "C19",
+    "The squares of a row are summed in the tensor's own half precision.",
+    trigger="the norm in the kernel, float16, and rows longer than 256",
+    source="third blind trial of the laws; unnormalised activations grow with depth",
+)
+class squares_in_half_precision(Raw):
+    def __call__(self, q, k, v, g, beta, **keywords):
+        self.dtype = q.dtype
+        return super().__call__(q, k, v, g, beta, **keywords)
+
+    def normalised(self, x, gated):
+        return x / (x.to(self.dtype).square().sum(dim=-1, keepdim=True).float() + 1e-6).sqrt()

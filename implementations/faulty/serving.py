@@ -161,3 +161,36 @@ class slot_offset_wraps(Pool):
         far = slots >= limit
         states[far] = torch.nan_to_num(pool[wrapped[far]])
         return states
+
+
+@fault(
+    "L11",
+    "Rows are advanced in blocks of four; the last block is shifted back to be full, and what it shares goes on twice.",
+    trigger="more than four rows in use, and their number no multiple of four",
+    source="third blind trial of the laws; a block that may not read behind the end",
+)
+class last_block_shifted_back(Pool):
+    def advance(self, q, k, v, g, beta, *, slots, **keywords):
+        o = super().advance(q, k, v, g, beta, slots=slots, **keywords)
+        used = (slots >= 0).nonzero().flatten()
+        shared = used[-4:][: -len(used) % 4] if len(used) > 4 else used[:0]
+        again = torch.full_like(slots, -1)
+        again[shared] = slots[shared]
+        twice = super().advance(q, k, v, g, beta, slots=again, **keywords)
+        return torch.where(twice != 0, twice, o)
+
+
+@fault(
+    "L12",
+    "A row is stored only where a token wrote to it: what only faded stays as it was.",
+    trigger="beta = 0 for all tokens of a row in use, and a gate below 0",
+    source="third blind trial of the laws; a store saved for masked tokens",
+)
+class faded_row_not_stored(Pool):
+    def advance(self, q, k, v, g, beta, *, cu_seqlens=None, **keywords):
+        parts = beta[0].split(cu_seqlens.diff().tolist()) if cu_seqlens is not None else list(beta)
+        self.wrote = torch.tensor([bool((part != 0).any()) for part in parts], dtype=torch.bool)
+        return super().advance(q, k, v, g, beta, cu_seqlens=cu_seqlens, **keywords)
+
+    def store(self, pool, slots, states, lengths):
+        super().store(pool, torch.where(self.wrote, slots, -1), states, lengths)

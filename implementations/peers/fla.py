@@ -58,7 +58,9 @@ def chunk_kda_safe_gate(q, k, v, g, beta, *, scale=None, initial_state=None, out
 
 
 # Regimes of gates that stay within the bound; what asks for more is given gates at the bound.
-chunk_kda_safe_gate.HINTS = {"takes": {"gate": ("pinned", "production", "typical", "medium", "slow", "tiny", "zero")}}
+chunk_kda_safe_gate.HINTS = {
+    "takes": {"gate": ("pinned", "production", "typical", "medium", "steady", "slow", "tiny", "zero")}
+}
 
 
 def chunk_kda_bounded(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
