@@ -47,10 +47,7 @@ def output_budget(problem: Problem, truth: Trace, dtype: str, conditioned: bool 
     read = abs(problem.scale_value) * truth.q_norm * truth.mass_norm
     grown = np.maximum(read, _condition(problem, dtype).read) if conditioned else read
     size = grown + np.max(np.abs(truth.o), axis=-1, initial=0.0)
-    floor = (
-        SMALLEST["float32"] * (1 + abs(problem.scale_value) * truth.q_norm * largest_size(problem, truth))
-        + SMALLEST[dtype]
-    )
+    floor = SMALLEST[dtype] * (1 + abs(problem.scale_value) * truth.q_norm * largest_size(problem, truth))
     return OUTPUT[dtype] * ROUNDING[dtype] * size + floor
 
 
@@ -59,7 +56,7 @@ def state_budget(problem: Problem, truth: Trace, dtype: str, conditioned: bool =
     size = np.max(np.sqrt(np.sum(truth.final_mass**2, axis=-2)), axis=-1, initial=0.0)[..., None, None]
     if conditioned:
         size = np.maximum(size, _condition(problem, dtype).state)
-    return STATE[dtype] * ROUNDING[dtype] * size + SMALLEST["float32"] * (1 + largest_size(problem, truth))
+    return STATE[dtype] * ROUNDING[dtype] * size + SMALLEST[dtype] * (1 + largest_size(problem, truth))
 
 
 def largest_size(problem: Problem, truth: Trace) -> float:

@@ -7,9 +7,10 @@ Every honest kernel makes, at every token, an error of about one unit roundoff u
   inverse, below; and the state itself is rounded. What becomes of them later is what becomes of the state:
   A = (I - beta k k^T) Diag(alpha). So their covariance obeys
 
-      P_t = A P_(t-1) A^T + beta^2 M^2 k k^T + s^2 Diag((1 + c_t)^2 max_v S_t[:, v]^2),
+      P_t = A P_(t-1) A^T + beta^2 M^2 k k^T + s^2 Diag((1 + c_t)^2 max_v max(S_t, S~_t)[:, v]^2),
 
-  where s = 2^-24 / u, since states and gates are kept in float32 whatever the dtype of the operands, and c_t is what
+  where S~ is the decayed state, whose roundings stay where the write erases it; s = 2^-24 / u, since states and gates
+  are kept in float32 whatever the dtype of the operands; and c_t is what
   the sum of gates over a chunk adds: exp(G) with |G| = 100 is off by 100 roundings of float32. c_t sums min(|g|, 90)
   over about 64 tokens, up to 128, and counts where g_t is not 0. What a sum swallows behind gates of -1000 is more than
   that, and not granted;
@@ -122,7 +123,8 @@ def grown_errors(problem: Problem, n: int, row: int, span: slice, share: float) 
         S, X, square = held + put, erase(X, key, beta[t]), square + put * put
         sums = (1 - 1 / CHUNK) * sums + np.minimum(-g[t], BOUND)
         lost = np.minimum(sums, GRANTED) * (g[t] != 0)
-        P = spread(P, key, beta[t], terms, (share * (1 + lost)) ** 2 * np.max(S * S, axis=-1))
+        rounded = np.max(np.maximum(S * S, held * held), axis=-1)
+        P = spread(P, key, beta[t], terms, (share * (1 + lost)) ** 2 * rounded)
         yield Token(q[t], key, v[t], alpha, beta[t], held, S, P, X, read, lost)
 
 

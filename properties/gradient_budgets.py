@@ -9,9 +9,11 @@ size of a residual, the terms of each gradient have the size
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from kda_spec import Problem, Trace, adjoint, trace
 from properties.budgets import ROUNDING, SMALLEST, Errors, largest_size, worst
+from properties.condition import CHUNK
 from properties.gradient_condition import gradient_condition
 
 LARGEST_FLOAT16 = 65504 * (1 - 2.0**-6)  # a rounding error below it, a kernel may overflow
@@ -60,7 +62,22 @@ def gradient_truth(
         name: unit * (np.abs(truth[name]) + sizes[name]) + floor * (1 + faded * np.max(scale, initial=0.0))
         for name, scale in scales.items()
     }
+    budgets["k"] = budgets["k"] + GRADIENT["float32"] * ROUNDING["float32"] * _nearby(problem, scales["k"])
     return {name: (truth[name], budget) for name, budget in budgets.items()}
+
+
+def _nearby(problem: Problem, scale: np.ndarray) -> np.ndarray:
+    """The largest size of a sequence's tokens up to a chunk away.
+
+    A kernel that forms the inverse of a chunk's system in floating point leaves roundings of every row in every other,
+    also in the row of a token with beta = 0, whose own dk vanishes.
+    """
+    near = np.zeros_like(scale)
+    for row, start, stop in problem.bounds():
+        if start < stop:
+            x = np.pad(scale[row, start:stop], ((CHUNK, CHUNK), *((0, 0),) * (scale.ndim - 2)))
+            near[row, start:stop] = sliding_window_view(x, 2 * CHUNK + 1, axis=0).max(axis=-1)
+    return near
 
 
 def beyond(x: np.ndarray, truth: np.ndarray, dtype: str) -> np.ndarray:

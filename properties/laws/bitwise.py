@@ -2,15 +2,23 @@
 
 import numpy as np
 
-from properties.calls import Broke, Kernel, Refused, problem_of
+from kda_spec import Problem
+from properties.calls import Broke, Kernel, Output, Refused, problem_of
 from properties.case import Case
-from properties.compare import Pair, agree, parts
+from properties.compare import Pair, agree, parts, result
 from properties.edits import change_from, with_, with_state
 from properties.law import Judgement, law, same_bits, with_fields
 
 
 def _scaled(state: np.ndarray | None, factor: float) -> np.ndarray | None:
     return None if state is None else state * factor
+
+
+def _same(got: Output, expected: dict[str, np.ndarray], problem: Problem, case: Case, relation: str) -> Judgement:
+    """The same bits; in float16, where products inside may be subnormal and then do not scale, within both budgets."""
+    if case.dtype != "float16":
+        return same_bits(parts(got), expected, problem, case, relation)
+    return agree(Pair(got, result(**expected), problem, relation), case)
 
 
 @law(
@@ -22,7 +30,7 @@ def scaling_the_values_scales_the_result(kernel: Kernel, case: Case) -> Judgemen
     problem, factor = problem_of(case), 2.0**case.power
     scaled = with_(problem, v=problem.v * factor, initial_state=_scaled(problem.initial_state, factor))
     expected = parts(kernel(case), factor, factor)
-    return same_bits(parts(kernel(case, scaled)), expected, problem, case, f"{factor:g} times the unscaled call")
+    return _same(kernel(case, scaled), expected, scaled, case, f"{factor:g} times the unscaled call")
 
 
 def _room(case: Case, v: np.ndarray) -> float:
@@ -42,7 +50,7 @@ def large_values_with_a_small_scale_give_the_same(kernel: Kernel, case: Case) ->
     state = _scaled(problem.initial_state, factor)
     large = with_(problem, v=problem.v * factor, initial_state=state, scale=problem.scale_value / factor)
     relation = f"the result for values {factor:g} times smaller, read with a scale as much larger"
-    return same_bits(parts(kernel(case, large)), parts(kernel(case), 1.0, factor), problem, case, relation)
+    return _same(kernel(case, large), parts(kernel(case), 1.0, factor), large, case, relation)
 
 
 @law(
@@ -53,8 +61,8 @@ def large_values_with_a_small_scale_give_the_same(kernel: Kernel, case: Case) ->
 def scaling_the_queries_scales_the_output(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
     expected = parts(kernel(case), factor)
-    got = parts(kernel(case, with_(problem, q=problem.q * factor)))
-    return same_bits(got, expected, problem, case, f"{factor:g} times the unscaled call")
+    scaled = with_(problem, q=problem.q * factor)
+    return _same(kernel(case, scaled), expected, scaled, case, f"{factor:g} times the unscaled call")
 
 
 @law(
@@ -66,7 +74,7 @@ def scaling_the_queries_scales_the_output(kernel: Kernel, case: Case) -> Judgeme
 def the_strength_belongs_to_the_key_on_both_sides(kernel: Kernel, case: Case) -> Judgement:
     problem, factor = problem_of(case), 2.0**case.power
     other = with_(problem, k=problem.k * factor, v=problem.v * factor, beta=problem.beta / factor**2)
-    return same_bits(parts(kernel(case, other)), parts(kernel(case)), problem, case, "the call before the exchange")
+    return _same(kernel(case, other), parts(kernel(case)), other, case, "the call before the exchange")
 
 
 @law(

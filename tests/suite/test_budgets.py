@@ -9,7 +9,7 @@ from properties.budgets import OUTPUT, ROUNDING, STATE, output_errors
 from properties.case import Case, build
 from properties.condition import condition
 from properties.edits import with_
-from properties.gradient_budgets import GRADIENT
+from properties.gradient_budgets import GRADIENT, gradient_truth
 
 # Where chunk kernels lose most: a key that stays the same is reflected at every token.
 CORNER = Case(T=130, K=8, V=4, key="nearly-same", beta="two")
@@ -66,3 +66,26 @@ def test_a_wrong_token_is_found_where_the_problem_is_ill_conditioned():
     errors = output_errors(wrong, problem, truth, "float32")
     assert errors.units > 1 and errors.index[1] == 100
     assert ROUNDING["float32"] * OUTPUT["float32"] < 1e-5
+
+
+def test_a_silent_token_may_hold_what_an_inverse_leaves_in_its_row_and_no_more():
+    problem = build(Case(T=30, beta="to-two", edits=(("beta", 25, 1, 0.0),), seed=1260))
+    truth, budget = gradient_truth(problem, np.ones_like(problem.v), None, "float32")["k"]
+    assert np.all(truth[0, 25] == 0)
+    largest = np.abs(truth).max()
+    assert 1e-8 * largest < budget[0, 25].min() < 1e-4 * largest
+
+
+def test_a_row_that_was_erased_may_hold_the_roundings_of_its_decay():
+    problem = build(Case(T=3, K=2, V=2, gate="strong", key="basis", state="random"))
+    problem = with_(problem, v=np.zeros_like(problem.v))
+    truth = trace(problem)
+    silent = np.argwhere(np.all(truth.o == 0, axis=-1))
+    assert len(silent)
+    for index in map(tuple, silent):
+        summed = 20 * (index[1] + 1)  # of the gates until then
+        lost = summed * ROUNDING["float32"] * np.exp(-summed) * np.abs(problem.initial_state).max()
+        for errors, holds in ((1, True), (1000, False)):
+            o = truth.o.copy()
+            o[index] = errors * lost
+            assert (output_errors(o, problem, truth, "float32").units < 1) == holds
