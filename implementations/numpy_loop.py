@@ -7,7 +7,7 @@ import numpy as np
 
 from implementations._contract import bounds, check
 
-HINTS = {"array": "numpy", "dtypes": ("float32", "float16")}
+HINTS = {"array": "numpy", "takes": {"dtype": ("float32", "float16")}}
 
 
 def numpy_loop(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):

@@ -1,6 +1,6 @@
 """What `kda check` says: progress while it works, then each counterexample and a table."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from rich.console import Console
@@ -89,7 +89,23 @@ class Talker:
             reasons = sorted({str(line["reason"]) for line in lines})
             self.console.print(escape(f"\n{name} is unusable: it refused everything ({reasons[0]})"), style="bold red")
             return 2
+        if reason := _mostly_refused(lines):
+            self.console.print(escape(f"\n{name} {reason}"), style="yellow", soft_wrap=True)
         return 1 if broken else 0
+
+
+def _mostly_refused(lines: list[dict[str, Any]]) -> str:
+    """How much a kernel refused, where that is more than half of it, and what to do; or ""."""
+    tried, refused = (sum(line[name] for line in lines) for name in ("tried", "refused"))
+    if 2 * refused <= tried:
+        return ""
+    reasons: Counter[str] = Counter()
+    for line in lines:
+        reasons.update(line["coverage"].get("refusals", {}))
+    return (
+        f"refused {refused} of {tried} cases, most often with: {reasons.most_common(1)[0][0]}\n"
+        '  HINTS = {"takes": {"K": (128,), ..}} in its file asks for what it takes only: more of it is verified'
+    )
 
 
 def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
@@ -109,6 +125,7 @@ def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
         table.add_column(column, justify="left" if column in ("kernel", "verdict") else "right")
     for name, lines in by_kernel.items():
         qualities, lines = [x for x in lines if x.get("quality")], [x for x in lines if not x.get("quality")]
+        asked = [x["status"] for x in qualities if x["status"] not in ("unsupported", "not-run")]
         count = lambda *status: str(sum(line["status"] in status for line in lines))  # noqa: B023, E731
         passed = [line["worst"] for line in lines if line["status"] == "pass" and line["worst"] is not None]
         verdict = "FALSIFIED" if count(*FALSIFIED) != "0" else "holds" if passed else "unusable"
@@ -121,7 +138,7 @@ def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
             count("not-run"),
             str(sum(line["informative"] for line in lines)),
             f"{max(passed, default=0):.2f}",
-            f"{sum(x['status'] == 'pass' for x in qualities)} of {len(qualities)}",
+            f"{asked.count('pass')} of {len(asked)}",
             f"{sum(x['seconds'] for x in lines + qualities):.1f}",
         )
     return table

@@ -110,8 +110,8 @@ def _first_wrong(problem: Problem, errors: Errors) -> int:
     return int(np.argmax(errors.by_token[start : t + 1] > 1.0))
 
 
-def judge(name: str, errors: Errors, problem: Problem, informative: bool, relation: str) -> Judgement:
-    """A judgement from errors in budget units; `relation` says what the number was compared with."""
+def judge(name: str, errors: Errors, problem: Problem, informative: bool, relation: str, amount: str = "") -> Judgement:
+    """A judgement from errors in budget units; `relation` says what the number was compared with, `amount` how far."""
     if errors.units <= 1.0:
         return Judgement(errors.units, informative)
     where = (
@@ -121,7 +121,8 @@ def judge(name: str, errors: Errors, problem: Problem, informative: bool, relati
     )
     if name not in ("o", "final_state"):
         where = dict(zip(("batch", "token", "head", "channel"), errors.index, strict=False))
-    amount = "not a finite number" if not np.isfinite(errors.got) else f"{errors.units:.3g} times the budget"
+    amount = amount or f"{errors.units:.3g} times the budget"
+    amount = "not a finite number" if not np.isfinite(errors.got) else amount
     message = f"{name} is {errors.got:.6g} where {relation} is {errors.expected:.6g}: {amount}"
     by_token = None if errors.by_token is None else [float(min(x, 1e9)) for x in errors.by_token]
     if name == "o" and errors.by_token is not None:
@@ -152,9 +153,11 @@ def same_bits(
             largest = max(float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0)), 1e-300)
             size = np.where(different, np.nan_to_num(np.abs(have - want), nan=np.inf), 0.0)
             index = tuple(int(i) for i in np.unravel_index(int(np.argmax(size)), size.shape))
-            units = max(2.0, float(size[index]) / (ROUNDING[case.dtype] * largest))
+            places = float(size[index]) / (ROUNDING[case.dtype] * largest)
+            errors = Errors(max(2.0, places), index, None, float(have[index]), float(want[index]))
+            amount = f"{places:.3g} roundings of the largest number apart, where the same bits are promised"
             return (
-                judge(name, Errors(units, index, None, float(have[index]), float(want[index])), problem, True, relation)
+                judge(name, errors, problem, True, relation, amount)
                 if np.isfinite(have[index])
                 else Judgement(
                     np.inf,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from properties.case import Case
+from properties.case import CHOICES, Case
 
 FIELDS = ("K", "V", "H", "group", "dtype", "gate_dtype", "gate", "key", "beta", "state")
 
@@ -20,12 +20,14 @@ def fitting(takes: Mapping[str, Sequence[Any]] | None) -> Callable[[Case], Case]
             regimes (`properties/regimes.py`): gate, key, beta, state.
 
     Raises:
-        ValueError: for an unknown field, or a field without values.
+        ValueError: for an unknown field, one without values, or a value that no case has.
     """
     taken = dict(takes or {})
     for name, values in taken.items():
         if name not in FIELDS or not values:
             raise ValueError(f'HINTS["takes"]: expected values for some of {", ".join(FIELDS)}; got {name}: {values!r}')
+        if strange := [value for value in values if value not in CHOICES.get(name, values)]:
+            raise ValueError(f'HINTS["takes"]: {name}: expected some of {", ".join(CHOICES[name])}; got {strange[0]!r}')
     return lambda case: case.but(**{name: _nearest(getattr(case, name), taken[name]) for name in taken})
 
 

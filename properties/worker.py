@@ -16,6 +16,7 @@ from typing import Any
 from properties import interpreter, wire
 from properties.adapters import adapter
 from properties.answer import answer, one_line
+from properties.takes import fitting
 from properties.targets import Target, load
 
 # Packages whose functions a kernel may call without being written in Triton itself.
@@ -64,6 +65,7 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int)
     try:
         kernel, hints = load(target)
         _check_signature(kernel, target)
+        fitting(hints.get("takes"))  # says what is wrong with it
         functions = {"kernel": kernel, "pool": _pool(target, hints)}
         library = adapter(hints.get("array", array), hints.get("device", device))
         interpreter.hasten()

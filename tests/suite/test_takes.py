@@ -51,3 +51,24 @@ def test_a_narrow_kernel_is_verified_where_it_works_and_says_where(tmp_path):
     assert {"asked only for K in [4, 8]", "asked only for gate in ['slow', 'zero']"} <= set(line["engine"])
     assert set(line["coverage"]["gate"]) == {"slow", "zero"}
     assert all(f"K={K}" not in line["worst_case"] for K in (1, 2, 3, 16))
+
+
+@pytest.mark.parametrize("takes", ['{"dtypes": ("float32",)}', '{"gate": ("soft",)}'])
+def test_what_no_kernel_takes_ends_with_one_sentence_and_status_2(takes, tmp_path):
+    (tmp_path / "mine.py").write_text(f"HINTS = {{'takes': {takes}}}\n\n\ndef mine(q, k, v, g, beta, **options): ...\n")
+    command = [sys.executable, "-m", "kda", "check", "mine.py", "--profile", "smoke"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and 'HINTS["takes"]' in done.stdout and "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_kernel_that_refuses_most_of_it_is_told_of_takes(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from implementations.torch_recurrent import torch_recurrent\n\n\n"
+        "def mine(q, k, v, g, beta, **options):\n"
+        "    if q.shape[-1] != 8:\n        raise ValueError('K = 8 only')\n"
+        "    return torch_recurrent(q, k, v, g, beta, **options)\n"
+    )
+    command = [sys.executable, "-m", "kda", "check", "mine.py", "--profile", "smoke", "--law", "output*"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "most often with: ValueError: K = 8 only" in done.stdout and 'HINTS = {"takes"' in done.stdout
