@@ -190,8 +190,9 @@ class Placed:
     """One input tensor inside a buffer whose every other element is known, so that stray writes show.
 
     `layout`: contiguous, strided (every other element of the last axis), transposed (axes 1 and 2 swapped in memory),
-    sliced (the second half of axis 2 of a larger tensor, dense inside, as in a projection of q, k and v in one) or
-    expanded (axes along which the numbers do not change are stored once, with stride 0).
+    sliced (the second half of axis 2 of a larger tensor that goes on along axis 1, dense inside, as in a projection of
+    q, k and v in one or in a buffer for more tokens), or expanded (axes along which the numbers do not change are
+    stored once, with stride 0).
     """
 
     def __init__(self, library: Any, x: np.ndarray, dtype: str, layout: str, filler: str | None) -> None:
@@ -202,7 +203,8 @@ class Placed:
         swap = layout == "transposed" and x.ndim >= 3
         order = (0, 2, 1, *range(3, x.ndim)) if swap else tuple(range(x.ndim))
         skipped = x.shape[2] if layout == "sliced" and x.ndim >= 3 else 0
-        stored = tuple(x.shape[i] * (step if i == x.ndim - 1 else 1) + (skipped if i == 2 else 0) for i in order)
+        more = {1: 1, 2: skipped} if skipped else {}
+        stored = tuple(x.shape[i] * (step if i == x.ndim - 1 else 1) + more.get(i, 0) for i in order)
         whole = "int" in dtype
         size, guard = int(np.prod(stored, dtype=np.int64)), GUARD if filler and not whole else 0
         gap = float("nan") if (step > 1 or skipped) and not whole else 0.0
@@ -244,7 +246,7 @@ class Placed:
 
 
 def _part(x: Any, skipped: int) -> Any:
-    return x[:, :, skipped:] if skipped else x
+    return x[:, :-1, skipped:] if skipped else x
 
 
 def _constant(x: np.ndarray, axis: int) -> bool:

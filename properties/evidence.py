@@ -133,7 +133,8 @@ def laid_out(library, x, layout):
     if layout == "strided":
         return library.stack((x, float("nan") * x), -1).reshape(*x.shape[:-1], -1)[..., ::2]
     if layout == "sliced":
-        return library.concatenate((float("nan") * x, x), 2)[:, :, x.shape[2]:]
+        x = library.concatenate((x, float("nan") * x[:, :1]), 1)
+        return library.concatenate((float("nan") * x, x), 2)[:, :-1, x.shape[2]:]
     if layout == "transposed":
         return x.swapaxes(1, 2).reshape(-1).reshape(x.swapaxes(1, 2).shape).swapaxes(1, 2)
     return x

@@ -15,7 +15,7 @@ HISTORY: tuple[tuple[Case, str], ...] = (
     (Case(T=5, gate="channel", at=3), "fla #652: exp of a gate difference before the causal mask"),
     (Case(T=65, K=16, V=16, gate="pinned", at=64), "cudnn-frontend #1017: all gates at the bound"),
     (Case(T=64, K=32, V=16, key="cone", beta="near-one", at=31), "tt-metal #54813: inverse by repeated squaring"),
-    (Case(T=3, K=3, V=2, state="asymmetric", at=1), "vllm #41292: state layout [V, K]"),
+    (Case(T=3, B=2, K=3, V=2, state="asymmetric", at=1), "vllm #41292: state layout [V, K]"),
     (
         Case(packed=(63, 65), K=8, V=8, gate="strong", group=2, state="random", at=62),
         "sglang-jax #1587: a boundary inside a tile",
