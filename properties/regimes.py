@@ -37,13 +37,12 @@ def _channel(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
 
 
 def _slow(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
-    """Channels that fade over tens to hundreds of tokens, each at its own rate, more at some tokens than at others."""
-    rate = 0.05 * draw_uniform(seed, "gate/rate", N, 1, HV, K)
-    return -2 * rate * draw_uniform(seed, "gate", N, L, HV, K)
+    """The rates of `steady`, more at some tokens than at others."""
+    return 2 * draw_uniform(seed, "gate", N, L, HV, K) * _steady(seed, N, L, HV, K)
 
 
 def _steady(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
-    """The rates of `slow` without their change from token to token: what each decay loses adds up."""
+    """Channels that fade over tens to hundreds of tokens, each at its own rate: what each decay loses adds up."""
     return np.broadcast_to(-0.05 * draw_uniform(seed, "gate/rate", N, 1, HV, K), (N, L, HV, K)).copy()
 
 

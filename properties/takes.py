@@ -39,9 +39,9 @@ def _nearest(value: Any, taken: Sequence[Any]) -> Any:
     return min((x for x in taken if x > value), default=max(taken))
 
 
-def outside(takes: Mapping[str, Sequence[Any]] | None, case: Case) -> str:
+def outside(takes: Mapping[str, Sequence[Any]], case: Case) -> str:
     """What a law asks for that the kernel does not take, in words; "" where it takes the case."""
-    for name, values in (takes or {}).items():
+    for name, values in takes.items():
         if getattr(case, name) not in values:
             return f'the law needs {name}={getattr(case, name)!r}; HINTS["takes"] names {", ".join(map(repr, values))}'
     return ""
