@@ -1,5 +1,7 @@
 """What the Triton kernels share: what they refuse, and how sequences are told to them."""
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
@@ -43,7 +45,7 @@ def precision(dtype: torch.dtype) -> str:
 
 def padded(size: int) -> int:
     """The power of two a block of this size needs."""
-    return triton.next_power_of_2(size)
+    return 1 << (size - 1).bit_length() if size > 0 else 0
 
 
 def alignment(K: int, V: int) -> int:
@@ -56,3 +58,45 @@ def sequence_bounds(shape: Shape, cu_seqlens: Tensor | None, device: torch.devic
     if cu_seqlens is None:
         return torch.arange(shape.B + 1, device=device, dtype=torch.int64) * shape.T
     return cu_seqlens.to(device=device, dtype=torch.int64).contiguous()
+
+
+_COMPILED: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) -> None:
+    """`kernel[grid](*tensors, **constants)` on the device of the first tensor, whichever is the current one.
+
+    Triton looks up the compiled form of every launch anew, which takes longer on the host than a small kernel on the
+    card. Here the form is remembered by all that Triton compiles anew for: types, alignment to 16 bytes, numbers that
+    are 1, multiples of 16 or beyond 32 bits, and `constants` as they are.
+
+    Args:
+        kernel: a jitted function.
+        grid: one to three numbers of programs.
+        *tensors: the first parameters: tensors, None, and numbers that change from call to call.
+        **constants: all other parameters and the launch options.
+    """
+    device = tensors[0].device
+    if device.type != "cuda" or torch.version.hip:  # ROCm compiles for the size of a tensor's storage too
+        kernel[grid](*tensors, **constants)
+        return
+    if device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            launch(kernel, grid, *tensors, **constants)
+        return
+    key = (kernel.fn, device.index, *constants.items(), *map(_form, tensors))
+    known = _COMPILED.get(key)
+    if known is None:
+        compiled = kernel[grid](*tensors, **constants)
+        _COMPILED[key] = compiled, tuple(constants[name] for name in kernel.arg_names[len(tensors) :])
+    else:
+        compiled, rest = known
+        compiled[(*grid, 1, 1)[:3]](*tensors, *rest)
+
+
+def _form(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.dtype, x.data_ptr() % 16 == 0
+    if type(x) is int:
+        return x == 1, x % 16 == 0, -(2**31) <= x < 2**31
+    return type(x)

@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from implementations._contract import Shape
-from implementations._triton import alignment, interpreted, padded
+from implementations._triton import alignment, interpreted, launch, padded
 from implementations._triton_backward import ahead_kernel, behind_kernel, level_kernel, pair_kernel
 from implementations._triton_gradient import (
     backward_walk_kernel,
@@ -178,7 +178,7 @@ def _launch(kernel: Any, programs: int, config: tuple[int, int, int, int], *argu
     """Start so many programs, or none, with a kernel's configuration (BK, BV, warps, stages)."""
     widths = {name: size for name, size in zip(("BK", "BV"), config[:2], strict=True) if size}
     if programs:
-        kernel[(programs,)](*arguments, num_warps=config[2], num_stages=config[3], **widths, **constants)
+        launch(kernel, (programs,), *arguments, num_warps=config[2], num_stages=config[3], **widths, **constants)
 
 
 def _blocks(half: bool, K: int, V: int) -> dict[str, tuple[int, int, int, int]]:

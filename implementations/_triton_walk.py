@@ -13,7 +13,7 @@ once.
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import C, dot, exact_part, values_part
+from implementations._triton_chunk import C, cut, dot, exact_part, values_part
 
 
 @triton.jit
@@ -141,7 +141,13 @@ def transition_kernel(
             columns = block * BV + tl.arange(0, BV)
             S = tl.where(channels[:, None] == columns[None, :], 1.0, 0.0)
             S = _through(S, tiles, exact, first, count, HV, columns, BK, VP, SIZE, WIDE, PRECISION, OPERAND, False)
-            tl.store(M + tile * (BK * BK) + channels[:, None] * BK + columns[None, :], S)
+            at = channels[:, None] * BK + columns[None, :]
+            if OPERAND == tl.bfloat16:  # cut in two once: each step between segments would do it again
+                high, low = cut(S)
+                tl.store(M + tile * (2 * BK * BK) + at, high)
+                tl.store(M + tile * (2 * BK * BK) + BK * BK + at, low)
+            else:
+                tl.store(M + tile * (BK * BK) + at, S)
         else:
             columns = (block - of_M) * BV + tl.arange(0, BV)
             S = tl.zeros((BK, BV), tl.float32)
@@ -163,10 +169,14 @@ def link_kernel(
     VP: tl.constexpr,
     BV: tl.constexpr,
     HAS_STATE: tl.constexpr,
+    CUT: tl.constexpr,
     PRECISION: tl.constexpr,
     UNIT: tl.constexpr,
 ):
-    """One program: BV columns of the states before all segments of one sequence and head: S <- M S + N."""
+    """One program: BV columns of the states before all segments of one sequence and head: S <- M S + N.
+
+    With CUT, M comes as two bfloat16 matrices whose sum it is; S is cut in three, so what M leaves alone stays float32.
+    """
     K, V = K * UNIT, V * UNIT
     blocks: tl.constexpr = VP // BV
     program = tl.program_id(0).to(tl.int64)
@@ -181,7 +191,14 @@ def link_kernel(
     for m in range(first, first + count - 1):
         tl.store(starts + m * (HV * K * V) + at_state, S, mask=inner)
         tile = m * HV + head
-        step = tl.load(M + tile * (BK * BK) + channels[:, None] * BK + channels[None, :])
-        S = tl.dot(step, S, input_precision=PRECISION)
-        S += tl.load(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :])
+        within = channels[:, None] * BK + channels[None, :]
+        added = tl.load(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :])
+        if CUT:
+            step = tl.load(M + tile * (2 * BK * BK) + within)
+            fine = tl.load(M + tile * (2 * BK * BK) + BK * BK + within)
+            high, rest = cut(S)
+            low = (S - high.to(tl.float32) - rest.to(tl.float32)).to(tl.bfloat16)
+            S = tl.dot(step, high, tl.dot(step, rest, tl.dot(fine, high, tl.dot(step, low, tl.dot(fine, rest, added)))))
+        else:
+            S = tl.dot(tl.load(M + tile * (BK * BK) + within), S, input_precision=PRECISION) + added
     tl.store(starts + (first + count - 1) * (HV * K * V) + at_state, S, mask=inner)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from implementations._contract import check
-from implementations._triton import alignment, interpreted, padded, precision, ready
+from implementations._triton import alignment, interpreted, launch, padded, precision, ready
 from implementations._triton_chunk import choices, far_kernel, pair_kernel, tile_size
 from implementations._triton_raw import Raw, mapped
 from implementations._triton_solve import solve_kernel
@@ -36,6 +36,7 @@ class Config(NamedTuple):
     segment: int = 0
     transition_block: int = 128
     transition_stages: int = 2
+    link_block: int = 16
     link_stages: int = 3
 
 
@@ -44,7 +45,7 @@ CONFIGURATIONS = {
     "wide": Config(32, 1),
     "many-heads": Config(64, 3),
     "some-heads": Config(32, 3),
-    "few-heads": Config(64, 3, segment=16),
+    "few-heads": Config(64, 3, segment=16, transition_stages=3),
     # Not chosen by itself: what segments do, on sequences short enough to check.
     "exact-segments": Config(16, 1, segment=2, transition_block=32, transition_stages=1, link_stages=1),
     "short-segments": Config(64, 3, segment=2),
@@ -136,12 +137,12 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
         marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
         inputs = (q, k, g, plan.chunks, _table(device), tiles, exact, marks)
         own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
-        pair_kernel[(count,)](*inputs, FAST=half, **own)
+        launch(pair_kernel, (count,), *inputs, FAST=half, **own)
         if half:
-            far_kernel[(triton.cdiv(count, FAR_TILES),)](*inputs, count, BLOCK=FAR_TILES, **own)
-        solve_kernel[(count,)](
-            v, beta, plan.chunks, tiles, exact, V=V // unit, VP=VP, UNIT=unit, num_warps=WARPS, num_stages=1,
-            maxnreg=SOLVE_REGISTERS if half else None, **common,
+            launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, count, BLOCK=FAR_TILES, **own)
+        launch(
+            solve_kernel, (count,), v, beta, plan.chunks, tiles, exact, V=V // unit, VP=VP, UNIT=unit,
+            num_warps=WARPS, num_stages=1, maxnreg=SOLVE_REGISTERS if half else None, **common,
         )  # fmt: skip
     o = torch.empty_like(v)
     final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
@@ -150,10 +151,10 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
         starts = _between_segments(tiles, exact, plan, initial_state, (N, HV, K, V), config, widths, common)
     block = min(config.walk_block, VP)
     if len(plan.segments) and HV:
-        walk_kernel[(len(plan.segments) * HV * (VP // block),)](
-            tiles, exact, plan.segments, starts, o, final_state, K**-0.5 if scale is None else scale,
-            BV=block, HAS_STATE=starts is not None, WANTS_STATE=output_final_state, num_warps=WARPS,
-            num_stages=config.walk_stages, **widths, **common,
+        launch(
+            walk_kernel, (len(plan.segments) * HV * (VP // block),), tiles, exact, plan.segments, starts, o,
+            final_state, K**-0.5 if scale is None else scale, BV=block, HAS_STATE=starts is not None,
+            WANTS_STATE=output_final_state, num_warps=WARPS, num_stages=config.walk_stages, **widths, **common,
         )  # fmt: skip
     return o, final_state
 
@@ -168,16 +169,18 @@ def _between_segments(tiles, exact, plan, initial_state, size, config, widths, c
     (N, HV, K, V), BK, VP = size, common["BK"], widths["VP"]
     count = len(plan.segments)
     block = min(config.transition_block, BK, VP)
-    M, N_ = (torch.empty((count, HV, BK, x), dtype=torch.float32, device=tiles.device) for x in (BK, VP))
+    cut = common["OPERAND"] == tl.bfloat16
+    M = torch.empty((count, HV, 1 + cut, BK, BK), dtype=torch.bfloat16 if cut else torch.float32, device=tiles.device)
+    N_ = torch.empty((count, HV, BK, VP), dtype=torch.float32, device=tiles.device)
     starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=tiles.device)
-    transition_kernel[(count * HV * (BK // block + VP // block),)](
-        tiles, exact, plan.segments, M, N_, VP=VP, BV=block, num_warps=WARPS, num_stages=config.transition_stages,
-        **common,
+    launch(
+        transition_kernel, (count * HV * (BK // block + VP // block),), tiles, exact, plan.segments, M, N_, VP=VP,
+        BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common,
     )  # fmt: skip
-    block = min(32, VP)
-    link_kernel[(N * HV * (VP // block),)](
-        M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, BV=block,
-        HAS_STATE=initial_state is not None, PRECISION=precision(torch.float32), num_warps=WARPS,
+    block = min(config.link_block, VP)
+    launch(
+        link_kernel, (N * HV * (VP // block),), M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, BV=block,
+        HAS_STATE=initial_state is not None, CUT=cut, PRECISION=precision(torch.float32), num_warps=WARPS,
         num_stages=config.link_stages, **widths,
     )  # fmt: skip
     return starts

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from implementations._contract import check, dtype_name
-from implementations._triton import alignment, padded, ready, sequence_bounds
+from implementations._triton import alignment, launch, padded, ready, sequence_bounds
 
 HINTS = {"array": "torch", "pool": "pool_step"}
 
@@ -169,11 +169,12 @@ def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
     unit = alignment(shape.K, shape.V)
     grid = (shape.N, shape.HV, triton.cdiv(shape.V, BV))
     if all(grid):
-        _recurrent[grid](
-            q, k, v, g, beta, source, sink, slots, cu, o, shape.K**-0.5 if scale is None else scale, shape.T,
-            H=shape.H, HV=shape.HV, GROUP=shape.HV // shape.H, K=shape.K // unit, V=shape.V // unit, BK=BK, BV=BV,
-            HAS_STATE=source is not None, WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None,
-            PACKED=cu is not None, ONE=slots is not None and cu is None and shape.T == 1, UNIT=unit, num_warps=warps,
+        launch(
+            _recurrent, grid, q, k, v, g, beta, source, sink, slots, cu, o,
+            shape.K**-0.5 if scale is None else scale, shape.T, H=shape.H, HV=shape.HV, GROUP=shape.HV // shape.H,
+            K=shape.K // unit, V=shape.V // unit, BK=BK, BV=BV, HAS_STATE=source is not None,
+            WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None, PACKED=cu is not None,
+            ONE=slots is not None and cu is None and shape.T == 1, UNIT=unit, num_warps=warps,
         )  # fmt: skip
     return o
 
