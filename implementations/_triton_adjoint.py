@@ -81,11 +81,10 @@ def gradients(
     grouped = shape.H != shape.HV
     dq, dk = plan.of_tokens(shape.K, shape.K, dtype=torch.float32 if grouped else x.q.dtype)
     config = plan.blocks["gradient"]
+    tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
     programs = plan.chunks * shape.HV * triton.cdiv(shape.K, config[0])
     constants = plan.constants("H", "K", "V", "LEVELS")
-    tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
-    for way, marks in _ways(plan, programs):
-        _launch(gradient_kernel, programs, config, *tensors, marks, plan.scale, shape.T, WAY=way, **constants)
+    _launch(gradient_kernel, programs, config, *tensors, plan.scale, shape.T, **constants)
     if grouped:
         dq, dk = _summed(dq, x.q), _summed(dk, x.k)
     return dq, dk, dv, dg, dbeta, dinitial
@@ -110,8 +109,7 @@ def _forwards(plan: Plan, x: Inputs, initial_state: Tensor | None) -> tuple[Tens
     (A,) = plan.of_tokens(plan.C)
     constants = plan.constants("H", "K", "LEVELS")
     tensors = (x.q, x.k, x.g, x.beta, plan.spans, plan.table, X, Y, A)
-    for way, marks in _ways(plan, plan.chunks * HV):
-        _launch(pair_kernel, plan.chunks * HV, plan.blocks["pair"], *tensors, marks, T, WAY=way, **constants)
+    _launch(pair_kernel, plan.chunks * HV, plan.blocks["pair"], *tensors, T, **constants)
 
     w, u, kb = plan.of_tokens(K, V, K)
     last = plan.of_chunks(K, dtype=torch.float32)
@@ -145,14 +143,6 @@ def _backwards(
     tensors = (y, e0, qs, kb, x.do, last, plan.cu, plan.starts, dfinal, cotangents, e, dinitial)
     _launch(backward_walk_kernel, N * HV * triton.cdiv(V, config[1]), config, *tensors, T, **constants)
     return cotangents, e, dinitial
-
-
-def _ways(plan: Plan, programs: int) -> list[tuple[str, Tensor | None]]:
-    """How pairs inside a chunk are taken, launch by launch, and the marks of what the second has to do again."""
-    if not plan.mode.endswith("bfloat16"):
-        return [("levels", None)]
-    marks = torch.empty(programs, dtype=torch.int32, device=plan.spans.device)
-    return [("parts", marks), ("marked", marks)]
 
 
 def _apply(plan: Plan) -> tuple[int, dict[str, Any]]:

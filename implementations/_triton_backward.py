@@ -28,11 +28,6 @@ so exponents are sums of log decays only, never differences of running sums: not
 gate of -1000, and one exponential per token and level serves every pair. The gradient of a decay is summed over the
 tokens that its exponent spans, from terms that already hold that decay: no large numbers are subtracted to leave a
 small one, and where a decay underflows its gradient is zero.
-
-For bfloat16 inputs the levels of 1, 2, 4 and 8 tokens are one: inside a part of 16 tokens, Gamma_ij = a_i / a_j with
-a_i = exp of the sum of g from the part's middle to i, above 1 before the middle. That is exact enough while no such sum
-reaches 2^60, eight gates of -5.2; chunks in which one does are marked, and the same kernel, started once more, does
-those level by level.
 """
 
 import triton
@@ -44,8 +39,6 @@ LOG2E = tl.constexpr(1.4426950408889634)
 # exp(-692) is 0 in float32, sums of a chunk of such gates are still ordinary numbers, and bfloat16 holds -692 exactly.
 LEAST = tl.constexpr(-692.0)
 SMALLEST = tl.constexpr(2.0**-126)
-PART = tl.constexpr(4)  # 2^PART tokens
-REACH = tl.constexpr(60.0)
 
 
 @triton.jit
@@ -101,16 +94,6 @@ def fine_dot(a, b, MODE: tl.constexpr):
 
 
 @triton.jit
-def _products(x, MODE: tl.constexpr):
-    """`fine_dot` of the rows of x with each other."""
-    if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
-        high, low = halves(x, MODE)
-        return tl.dot(high, tl.trans(high), tl.dot(high, tl.trans(low), tl.dot(low, tl.trans(high))))
-    else:
-        return dot(x, tl.trans(x), MODE)
-
-
-@triton.jit
 def sums(chosen, x, MODE: tl.constexpr):
     """Log2 decays: sums of the chosen rows of gates x, [C, C] of zeros and ones times [C, D]; bfloat16 ones exactly."""
     if x.dtype == tl.bfloat16:
@@ -159,13 +142,6 @@ def table_of(spans, number, C: tl.constexpr):
 
 
 @triton.jit
-def from_middle(spans, gate, i, C: tl.constexpr, MODE: tl.constexpr):
-    """Log2 decays from the middle of each token's part to the token, [C, D]; before the middle they are above 0."""
-    decay = sums(table_of(spans, PART - 1, C), gate, MODE)
-    return tl.where(((i >> (PART - 1)) & 1)[:, None] == 1, decay, -decay)
-
-
-@triton.jit
 def place_of(number, table, T, C: tl.constexpr, PACKED: tl.constexpr):
     """First row of a chunk, and the row behind the last of its sequence (not above the first: an idle chunk)."""
     if PACKED:
@@ -186,19 +162,13 @@ def gates(g, at, mask, MODE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T", "H", "HV", "K"])
 def pair_kernel(
-    q, k, g, beta, spans, table, X, Y, A, marks, T,
-    H, HV, K, BK: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr,
-    WAY: tl.constexpr, UNIT: tl.constexpr,
+    q, k, g, beta, spans, table, X, Y, A, T,
+    H, HV, K, BK: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
-    """One program: the pairs of one chunk of one value head. Writes X, Y (float32) and A, each [rows, HV, C].
-
-    WAY: "levels"; "parts", which marks what has to be done again; "marked", which does that by levels.
-    """
+    """One program: the pairs of one chunk of one value head. Writes X, Y (float32) and A, each [rows, HV, C]."""
     K = K * UNIT
     program = tl.program_id(0).to(tl.int64)
-    if WAY == "marked":
-        if tl.load(marks + program) == 0:
-            return
     head, number = program % HV, program // HV
     first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
@@ -206,7 +176,6 @@ def pair_kernel(
     rows = first + i
     inside, at_row = rows < stop, rows * HV + head
     reads, M = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    most = tl.zeros((C,), tl.float32)
     for block in range(tl.cdiv(K, BK)):
         channels = block * BK + tl.arange(0, BK)
         both = inside[:, None] & (channels < K)[None, :]
@@ -215,19 +184,12 @@ def pair_kernel(
         key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
         gate = gates(g, at_row[:, None] * K + channels[None, :], both, MODE)
         reads += tl.where(row == column, tl.sum(query * key, axis=1)[:, None], 0.0)
-        if WAY == "parts":
-            decay = from_middle(spans, gate, i, C, MODE)
-            most = tl.maximum(most, tl.max(tl.abs(decay), axis=1))
-            grown, decay = tl.trans(key * tl.exp2(-decay)), tl.exp2(decay)
-            now = (row >> PART == column >> PART) & (row > column)
-            reads += tl.where(now, dot(query * decay, grown, MODE), 0.0)
-            M += tl.where(now, fine_dot(key * decay, grown, MODE), 0.0)
-        for level in range(PART if WAY == "parts" else 0, LEVELS):
+        for level in range(LEVELS):
             decay = tl.exp2(sums(table_of(spans, level, C), gate, MODE))
             here = key * decay
             now = ((row ^ column) >> level == 1) & (row > column)
             reads += tl.where(now, dot(query * decay, tl.trans(here), MODE), 0.0)
-            M += tl.where(now, _products(here, MODE), 0.0)
+            M += tl.where(now, fine_dot(here, tl.trans(here), MODE), 0.0)
     # beta twice: as a column and, loaded in the layout of a row, as a row.
     down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
     across = tl.load(beta + (first + i) * HV + head, mask=first + i < stop, other=0.0).to(tl.float32)[None, :]
@@ -240,8 +202,6 @@ def pair_kernel(
     tl.store(X + at, inverse, mask=inside[:, None])
     tl.store(Y + at, other, mask=inside[:, None])
     tl.store(A + at, rounded(reads, MODE), mask=inside[:, None])
-    if WAY == "parts":
-        tl.store(marks + program, (tl.max(most, axis=0) > REACH).to(tl.int32))
 
 
 @triton.jit

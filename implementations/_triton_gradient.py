@@ -6,18 +6,7 @@ The equations stand at the top of `_triton_backward.py`.
 import triton
 import triton.language as tl
 
-from implementations._triton_backward import (
-    PART,
-    REACH,
-    dot,
-    from_middle,
-    gates,
-    place_of,
-    rounded,
-    sums,
-    table_of,
-    whole_decay,
-)
+from implementations._triton_backward import dot, gates, place_of, rounded, sums, table_of, whole_decay
 
 
 @triton.jit
@@ -27,12 +16,6 @@ def _sequence(n, cu, slots, T, C: tl.constexpr, PACKED: tl.constexpr):
         return tl.load(cu + n), tl.load(cu + n + 1), tl.load(slots + n)
     else:
         return n * T, n * T + T, n * tl.cdiv(T, C)
-
-
-@triton.jit
-def _whole(last, channels, wide, left):
-    """The decay of a whole chunk, while any are left; asked for a chunk ahead, because no pipeline fetches it."""
-    return tl.load(last + channels, mask=wide & (channels * 0 < left), other=0.0)
 
 
 @triton.jit(do_not_specialize=["T", "HV", "K", "V"])
@@ -54,10 +37,8 @@ def forward_walk_kernel(
     S = tl.zeros((BK, BV), tl.float32)
     if HAS_STATE:
         S += tl.load(initial_state + (n * HV + head) * K * V + at_state, mask=mask, other=0.0).to(tl.float32)
-    chunks, at_slot, step = tl.cdiv(stop - start, C), (slot * HV + head) * K, HV * K
-    whole = _whole(last + at_slot, channels, wide, chunks)
-    for c in range(chunks):
-        later = _whole(last + at_slot + step, channels, wide, chunks - c - 1)
+    for c in range(tl.cdiv(stop - start, C)):
+        at_slot = ((slot + c) * HV + head) * K
         tl.store(states + at_slot * V + at_state, rounded(S, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head
@@ -66,8 +47,8 @@ def forward_walk_kernel(
         held = dot(tl.load(w + at_key, mask=keyed, other=0.0), S, MODE)
         residual = tl.load(u + at_value, mask=valued, other=0.0).to(tl.float32) - held
         tl.store(r + at_value, rounded(residual, MODE), mask=valued)
+        whole = tl.load(last + at_slot + channels, mask=wide, other=0.0)
         S = S * whole[:, None] + dot(tl.trans(tl.load(kb + at_key, mask=keyed, other=0.0)), residual, MODE)
-        whole, at_slot = later, at_slot + step
 
 
 @triton.jit(do_not_specialize=["T", "HV", "K", "V"])
@@ -89,12 +70,10 @@ def backward_walk_kernel(
     dS = tl.zeros((BK, BV), tl.float32)
     if HAS_FINAL:
         dS += tl.load(dfinal + (n * HV + head) * K * V + at_state, mask=mask, other=0.0).to(tl.float32)
-    chunks, step = tl.cdiv(stop - start, C), HV * K
-    at_slot = ((slot + chunks - 1) * HV + head) * K
-    whole = _whole(last + at_slot, channels, wide, chunks)
-    for done in range(chunks):
-        c = chunks - 1 - done
-        earlier = _whole(last + at_slot - step, channels, wide, c)
+    chunks = tl.cdiv(stop - start, C)
+    for step in range(chunks):
+        c = chunks - 1 - step
+        at_slot = ((slot + c) * HV + head) * K
         tl.store(cotangents + at_slot * V + at_state, rounded(dS, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head
@@ -103,10 +82,10 @@ def backward_walk_kernel(
         along = dot(tl.load(y + at_key, mask=keyed, other=0.0), dS, MODE)
         along += tl.load(e0 + at_value, mask=valued, other=0.0).to(tl.float32)
         tl.store(e + at_value, rounded(along, MODE), mask=valued)
+        whole = tl.load(last + at_slot + channels, mask=wide, other=0.0)
         query, key = tl.load(qs + at_key, mask=keyed, other=0.0), tl.load(kb + at_key, mask=keyed, other=0.0)
         put = dot(tl.trans(query), tl.load(do + at_value, mask=valued, other=0.0), MODE)
         dS = dS * whole[:, None] + put - dot(tl.trans(key), along, MODE)
-        whole, at_slot = earlier, at_slot - step
     if HAS_STATE:
         tl.store(dinitial + (n * HV + head) * K * V + at_state, dS, mask=mask)
 
@@ -173,20 +152,14 @@ def _state_terms(
 
 @triton.jit(do_not_specialize=["T", "H", "HV", "K", "V"])
 def gradient_kernel(
-    q, k, do, g, beta, spans, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, marks, scale, T,
-    H, HV, K, V, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr,
-    MODE: tl.constexpr, WAY: tl.constexpr, UNIT: tl.constexpr,
+    q, k, do, g, beta, spans, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, T,
+    H, HV, K, V, BK: tl.constexpr, BV: tl.constexpr,
+    C: tl.constexpr, LEVELS: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
-    """One program: BK channels of one chunk of one value head. Writes dq and dk of that head, and dg.
-
-    WAY as in `pair_kernel`.
-    """
+    """One program: BK channels of one chunk of one value head. Writes dq and dk of that head, and dg."""
     K, V = K * UNIT, V * UNIT
     blocks = tl.cdiv(K, BK)
     program = tl.program_id(0).to(tl.int64)
-    if WAY == "marked":
-        if tl.load(marks + program) == 0:
-            return
     block, head, number = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     first, stop = place_of(number, table, T, C, PACKED)
     i = tl.arange(0, C)
@@ -216,23 +189,7 @@ def gradient_kernel(
     at_pair, mask = at_row[:, None] * C + i[None, :], inside[:, None]
     keys = rounded(tl.load(dM + at_pair, mask=mask, other=0.0), MODE)
     reads = rounded(tl.load(dA + at_pair, mask=mask, other=0.0), MODE)
-    if WAY == "parts":
-        decay, row, column = from_middle(spans, gate, i, C, MODE), i[:, None], i[None, :]
-        tl.store(marks + program, (tl.max(tl.max(tl.abs(decay), axis=1), axis=0) > REACH).to(tl.int32))
-        shrunk, grown = tl.exp2(decay), tl.exp2(-decay)
-        same, nothing = row >> PART == column >> PART, tl.full((1, 1), 0.0, keys.dtype)
-        below, above = same & (row > column), same & (row < column)
-        # A token meets the keys before it, and the keys and queries behind it.
-        by_keys = shrunk * dot(tl.where(below, keys, nothing), key * grown, MODE)
-        by_reads = shrunk * dot(tl.where(below, reads, nothing), key * grown, MODE)
-        met = dot(tl.where(above, keys, nothing), key * shrunk, MODE)
-        met = grown * (met + dot(tl.where(above, reads, nothing), query * shrunk, MODE))
-        dquery += by_reads
-        dkey += by_keys + met
-        spanned = query * by_reads + key * (by_keys - met)
-        spanned = tl.where(((i >> (PART - 1)) & 1)[:, None] == 1, spanned, -spanned)
-        dgate += dot(tl.trans(table_of(spans, PART - 1, C)), spanned, MODE)
-    for level in range(PART if WAY == "parts" else 0, LEVELS):
+    for level in range(LEVELS):
         span, now = table_of(spans, level, C), rounded(table_of(spans, LEVELS + 2 + level, C), MODE)
         decay = tl.exp2(sums(span, gate, MODE))
         later = ((i >> level) & 1)[:, None] == 1
