@@ -81,9 +81,9 @@ def gradients(
     grouped = shape.H != shape.HV
     dq, dk = plan.of_tokens(shape.K, shape.K, dtype=torch.float32 if grouped else x.q.dtype)
     config = plan.blocks["gradient"]
-    tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
     programs = plan.chunks * shape.HV * triton.cdiv(shape.K, config[0])
     constants = plan.constants("H", "K", "V", "LEVELS")
+    tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
     _launch(gradient_kernel, programs, config, *tensors, plan.scale, shape.T, **constants)
     if grouped:
         dq, dk = _summed(dq, x.q), _summed(dk, x.k)
@@ -191,7 +191,7 @@ def _blocks(half: bool, K: int, V: int) -> dict[str, tuple[int, int, int, int]]:
         return {
             "pair": (64, 0, 4, 1),
             "apply": (64, 64, 4, 1),
-            "walk": (wide, 32, 4, 2 if wide <= 128 else 1),
+            "walk": (wide, 32, 4, 3 if wide <= 128 else 1),
             "pair gradient": (0, 64, 4, 1),
             "gradient": (64, 64, 4, 1),
         }

@@ -94,6 +94,16 @@ def fine_dot(a, b, MODE: tl.constexpr):
 
 
 @triton.jit
+def _products(x, MODE: tl.constexpr):
+    """`fine_dot` of the rows of x with each other."""
+    if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
+        high, low = halves(x, MODE)
+        return tl.dot(high, tl.trans(high), tl.dot(high, tl.trans(low), tl.dot(low, tl.trans(high))))
+    else:
+        return dot(x, tl.trans(x), MODE)
+
+
+@triton.jit
 def sums(chosen, x, MODE: tl.constexpr):
     """Log2 decays: sums of the chosen rows of gates x, [C, C] of zeros and ones times [C, D]; bfloat16 ones exactly."""
     if x.dtype == tl.bfloat16:
@@ -189,7 +199,7 @@ def pair_kernel(
             here = key * decay
             now = ((row ^ column) >> level == 1) & (row > column)
             reads += tl.where(now, dot(query * decay, tl.trans(here), MODE), 0.0)
-            M += tl.where(now, fine_dot(here, tl.trans(here), MODE), 0.0)
+            M += tl.where(now, _products(here, MODE), 0.0)
     # beta twice: as a column and, loaded in the layout of a row, as a row.
     down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
     across = tl.load(beta + (first + i) * HV + head, mask=first + i < stop, other=0.0).to(tl.float32)[None, :]

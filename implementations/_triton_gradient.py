@@ -18,6 +18,12 @@ def _sequence(n, cu, slots, T, C: tl.constexpr, PACKED: tl.constexpr):
         return n * T, n * T + T, n * tl.cdiv(T, C)
 
 
+@triton.jit
+def _whole(last, channels, wide, left):
+    """The decay of a whole chunk, while any are left; asked for a chunk ahead, because no pipeline fetches it."""
+    return tl.load(last + channels, mask=wide & (channels * 0 < left), other=0.0)
+
+
 @triton.jit(do_not_specialize=["T", "HV", "K", "V"])
 def forward_walk_kernel(
     w, u, kb, last, cu, slots, initial_state, states, r, T, HV, K, V,
@@ -37,8 +43,10 @@ def forward_walk_kernel(
     S = tl.zeros((BK, BV), tl.float32)
     if HAS_STATE:
         S += tl.load(initial_state + (n * HV + head) * K * V + at_state, mask=mask, other=0.0).to(tl.float32)
-    for c in range(tl.cdiv(stop - start, C)):
-        at_slot = ((slot + c) * HV + head) * K
+    chunks, at_slot, step = tl.cdiv(stop - start, C), (slot * HV + head) * K, HV * K
+    whole = _whole(last + at_slot, channels, wide, chunks)
+    for c in range(chunks):
+        later = _whole(last + at_slot + step, channels, wide, chunks - c - 1)
         tl.store(states + at_slot * V + at_state, rounded(S, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head
@@ -47,8 +55,8 @@ def forward_walk_kernel(
         held = dot(tl.load(w + at_key, mask=keyed, other=0.0), S, MODE)
         residual = tl.load(u + at_value, mask=valued, other=0.0).to(tl.float32) - held
         tl.store(r + at_value, rounded(residual, MODE), mask=valued)
-        whole = tl.load(last + at_slot + channels, mask=wide, other=0.0)
         S = S * whole[:, None] + dot(tl.trans(tl.load(kb + at_key, mask=keyed, other=0.0)), residual, MODE)
+        whole, at_slot = later, at_slot + step
 
 
 @triton.jit(do_not_specialize=["T", "HV", "K", "V"])
@@ -70,10 +78,12 @@ def backward_walk_kernel(
     dS = tl.zeros((BK, BV), tl.float32)
     if HAS_FINAL:
         dS += tl.load(dfinal + (n * HV + head) * K * V + at_state, mask=mask, other=0.0).to(tl.float32)
-    chunks = tl.cdiv(stop - start, C)
-    for step in range(chunks):
-        c = chunks - 1 - step
-        at_slot = ((slot + c) * HV + head) * K
+    chunks, step = tl.cdiv(stop - start, C), HV * K
+    at_slot = ((slot + chunks - 1) * HV + head) * K
+    whole = _whole(last + at_slot, channels, wide, chunks)
+    for done in range(chunks):
+        c = chunks - 1 - done
+        earlier = _whole(last + at_slot - step, channels, wide, c)
         tl.store(cotangents + at_slot * V + at_state, rounded(dS, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head
@@ -82,10 +92,10 @@ def backward_walk_kernel(
         along = dot(tl.load(y + at_key, mask=keyed, other=0.0), dS, MODE)
         along += tl.load(e0 + at_value, mask=valued, other=0.0).to(tl.float32)
         tl.store(e + at_value, rounded(along, MODE), mask=valued)
-        whole = tl.load(last + at_slot + channels, mask=wide, other=0.0)
         query, key = tl.load(qs + at_key, mask=keyed, other=0.0), tl.load(kb + at_key, mask=keyed, other=0.0)
         put = dot(tl.trans(query), tl.load(do + at_value, mask=valued, other=0.0), MODE)
         dS = dS * whole[:, None] + put - dot(tl.trans(key), along, MODE)
+        whole, at_slot = earlier, at_slot - step
     if HAS_STATE:
         tl.store(dinitial + (n * HV + head) * K * V + at_state, dS, mask=mask)
 
