@@ -77,7 +77,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
         **constants: all other parameters and the launch options.
     """
     device = tensors[0].device
-    if device.type != "cuda" or torch.version.hip:  # ROCm compiles for the size of a tensor's storage too
+    if not _remembered(device):
         kernel[grid](*tensors, **constants)
         return
     if device.index != torch.cuda.current_device():
@@ -92,6 +92,10 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
     else:
         compiled, rest = known
         compiled[(*grid, 1, 1)[:3]](*tensors, *rest)
+
+
+def _remembered(device: torch.device) -> bool:
+    return device.type == "cuda" and not torch.version.hip  # ROCm compiles for the size of a tensor's storage too
 
 
 def _form(x: Any) -> Any:

@@ -2,8 +2,9 @@
 
 Errors of the state have the covariance P of `properties/condition.py`. The adjoint state runs backwards through the
 same eraser and decay, G <- Diag(alpha) (I - beta k k^T) (G + scale q do^T), so its errors have a covariance Q that
-obeys the mirrored recursion, and coherent ones a Y like X. To first order an error of a product is each factor's error
-times the other factor:
+obeys the mirrored recursion, and coherent ones a Y like X. What an inverse is multiplied with here is a read of the
+cotangents behind the token in its chunk, only decayed: they stay in every term, also where G has erased them. To first
+order an error of a product is each factor's error times the other factor:
 
     dq ~ scale sigma(S) |do|                       dv ~ beta sigma(G^T k)
     dbeta ~ sigma(G^T k) |r| + |G^T k| sigma(r)    dS0 ~ sigma(G)
@@ -14,7 +15,7 @@ times the other factor:
 import numpy as np
 
 from kda_spec import Problem, decay, erase
-from properties.condition import FADE, FLOAT32, Token, along, diagonal, grown_errors, spread
+from properties.condition import CHUNK, FADE, FLOAT32, Token, along, diagonal, grown_errors, spread
 
 
 def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | None, u: float) -> dict[str, np.ndarray]:
@@ -30,10 +31,11 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
         tokens = list(grown_errors(problem, n, row, slice(start, stop), FLOAT32 / u))
         G = np.zeros((HV, problem.K, problem.V)) if dstate is None else np.array(dstate[n], np.float64)
         Y, Q, square, later = np.zeros_like(G), np.zeros((HV, problem.K, problem.K)), G * G, np.zeros((HV, problem.K))
-        R, parts = np.zeros_like(Q), np.zeros_like(later)
+        R, parts, free = np.zeros_like(Q), np.zeros_like(later), G
         for t in range(len(tokens) - 1, -1, -1):
             one, d, at = tokens[t], do[row, start + t], (row, start + t)
             put = problem.scale_value * one.q[:, :, None] * d[:, None, :]
+            free = (free if (t + 1) % CHUNK else G) + put
             G, square = G + put, square + put * put
             gk = (one.k[:, None, :] @ G)[:, 0]
             terms = np.sum(one.k**2, axis=-1) * (np.max(square.sum(axis=-2), axis=-1) + parts.sum(axis=-1))
@@ -43,7 +45,8 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
             some["g"] = np.maximum(some["g"], np.sqrt(later))
             for name, size in some.items():
                 sizes[name][at] = size
-            size, inner = np.max(gk**2, axis=-1), (one.k[:, None, :] @ R @ one.k[:, :, None])[:, 0]
+            size = np.max(np.maximum(gk**2, (one.k[:, None, :] @ free)[:, 0] ** 2), axis=-1)
+            inner = (one.k[:, None, :] @ R @ one.k[:, :, None])[:, 0]
             parts = parts + (one.beta[:, None] * one.k) ** 2 * (size[:, None] + inner)
             R = spread(R, one.k, one.beta, size, np.zeros_like(one.k))
             R, parts = FADE * one.alpha[:, :, None] * R * one.alpha[:, None, :], FADE * one.alpha**2 * parts
@@ -51,6 +54,7 @@ def gradient_condition(problem: Problem, do: np.ndarray, dstate: np.ndarray | No
             Q = spread(Q, one.k, one.beta, terms, (FLOAT32 / u * (1 + one.lost)) ** 2 * np.max(G * G, axis=-1))
             Q = one.alpha[:, :, None] * Q * one.alpha[:, None, :]
             Y = decay(erase(Y, one.k, one.beta) + FLOAT32 / u * (G - erased), one.alpha)
+            free = decay(free, one.alpha)
             G, square = decay(G - erased, one.alpha), decay(square + erased * erased, one.alpha**2)
         sizes["initial_state"][n] = _rows(Q, Y)[..., None]
     narrow = (*token[:2], problem.H, HV // problem.H, problem.K)

@@ -1,0 +1,93 @@
+"""Launches remember compiled kernels, and by all that a kernel is compiled for."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from implementations import _triton
+
+SIGNATURE = ("x", "y", "n", "HV", "BLOCK")
+
+
+class Jitted:
+    """As a jitted function: a launch returns its compiled form, which takes a grid of three and all parameters."""
+
+    arg_names = SIGNATURE
+
+    def __init__(self):
+        self.fn, self.compiled, self.calls = object(), [], []
+
+    def __getitem__(self, grid):
+        def run(*args, **named):
+            self.compiled.append(dict(zip(SIGNATURE, args, strict=False)) | named)
+            return self
+
+        return run if len(grid) < 3 else lambda *args: self.calls.append((grid, args))
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    monkeypatch.setattr(_triton, "_remembered", lambda device: True)
+    monkeypatch.setattr(_triton, "_COMPILED", {})
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    return Jitted()
+
+
+def test_the_second_launch_takes_the_compiled_form_and_its_own_arguments(kernel):
+    first, second = torch.zeros(64), torch.zeros(64)
+    _triton.launch(kernel, (2,), first, None, 7, BLOCK=16, HV=3, num_warps=4)
+    _triton.launch(kernel, (5, 6), second, None, 9, BLOCK=16, HV=3, num_warps=4)
+    assert len(kernel.compiled) == 1
+    ((grid, arguments),) = kernel.calls
+    assert grid == (5, 6, 1)
+    assert arguments[0] is second
+    assert arguments[1:] == (None, 9, 3, 16)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": torch.zeros(64, dtype=torch.bfloat16)},
+        {"x": torch.zeros(65)[1:]},
+        {"y": torch.zeros(64)},
+        {"n": 1},
+        {"n": 16},
+        {"n": 2**31},
+        {"n": 7.0},
+        {"HV": 4},
+        {"BLOCK": 32},
+        {"num_warps": 8},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_what_a_kernel_is_compiled_for_is_never_mistaken(kernel, change):
+    given = {"x": torch.zeros(64), "y": None, "n": 7, "HV": 3, "BLOCK": 16, "num_warps": 4}
+    for now in (given, given | change):
+        _triton.launch(kernel, (1,), now.pop("x"), now.pop("y"), now.pop("n"), **now)
+    assert len(kernel.compiled) == 2
+    assert not kernel.calls
+
+
+def test_the_device_of_the_tensors_is_current_while_the_kernel_is_launched(kernel, monkeypatch):
+    current = [0]
+    seen = []
+
+    class Device:
+        def __init__(self, device):
+            self.index = device.index
+
+        def __enter__(self):
+            current.append(self.index)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(Jitted, "__getitem__", lambda self, grid: lambda *_, **__: seen.append(current[-1]) or self)
+    elsewhere = SimpleNamespace(device=torch.device("cuda", 1))
+    for _ in range(2):
+        _triton.launch(kernel, (1, 1, 1), elsewhere, None, 7, HV=3, BLOCK=16)
+    assert seen == [1, 1]
+    assert current == [0]
