@@ -48,7 +48,7 @@ CONFIGURATIONS = {
     "few-heads": Config(64, 3, segment=16, transition_stages=3),
     # Not chosen by itself: what segments do, on sequences short enough to check.
     "exact-segments": Config(16, 1, segment=2, transition_block=32, transition_stages=1, link_stages=1),
-    "short-segments": Config(64, 3, segment=2),
+    "short-segments": Config(64, 3, segment=2, transition_stages=3),
 }
 HINTS = {
     "array": "torch",
