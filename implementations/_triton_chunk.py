@@ -29,6 +29,7 @@ C = tl.constexpr(64)
 SUB = tl.constexpr(16)
 KB = tl.constexpr(64)
 REACH = tl.constexpr(-110.0)
+SMALLEST = tl.constexpr(2.0**-126)
 # The rows of the table of 0 and 1: which tokens' gates a row sums.
 FROM_START, TO_END, TO_HALF, FROM_PART, TO_PART, TO_BORDER = (tl.constexpr(n) for n in range(6))
 
@@ -66,6 +67,14 @@ def values_part(w, BK: tl.constexpr, WIDE: tl.constexpr):
 def dot(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
     """A matrix product summed in float32, with operands rounded to OPERAND."""
     return tl.dot(a.to(OPERAND), b.to(OPERAND), input_precision=PRECISION)
+
+
+@triton.jit
+def stored(x, tiles, OPERAND: tl.constexpr):
+    """Numbers as a tile holds them; where Triton's interpreter would cast what is below 2^-126 to anything, to 0."""
+    if (OPERAND == tl.float32) and (tiles.dtype.element_ty == tl.bfloat16):
+        x = tl.where(tl.abs(x) < SMALLEST, 0.0, x)
+    return x.to(tiles.dtype.element_ty)
 
 
 @triton.jit
@@ -196,11 +205,11 @@ def pair_kernel(
         channels = b * KB + tl.arange(0, KB)[None, :]
         at = tiles + i * BK + channels
         whole = tl.exp2(_decay(from_start, gate, PRECISION, OPERAND))
-        tl.store(at, (key * whole).to(tiles.dtype.element_ty))
-        tl.store(at + C * BK, (query * whole).to(tiles.dtype.element_ty))
+        tl.store(at, stored(key * whole, tiles, OPERAND))
+        tl.store(at + C * BK, stored(query * whole, tiles, OPERAND))
         tl.store(exact + channels + i * 0, whole, mask=i == C - 1)
         rest = tl.exp2(_decay(to_end, gate, PRECISION, OPERAND))
-        tl.store(at + 2 * C * BK, (key * rest).to(tiles.dtype.element_ty))
+        tl.store(at + 2 * C * BK, stored(key * rest, tiles, OPERAND))
         half = tl.exp2(_decay(to_half, gate, PRECISION, OPERAND))
         held = key * half
         target = tl.trans(tl.where(i < C // 2, held, 0.0).to(OPERAND))
@@ -224,7 +233,7 @@ def pair_kernel(
     else:
         near_reads, near_keys = _inside(q, k, g, table, H * K, HV * K, i >= 0, length, K, BK, 5, PRECISION, OPERAND)
         reads, keys = reads + near_reads, keys + near_keys
-    tl.store(tiles + 3 * C * BK + i * C + j, tl.where(j <= i, reads, 0.0).to(tiles.dtype.element_ty))
+    tl.store(tiles + 3 * C * BK + i * C + j, stored(tl.where(j <= i, reads, 0.0), tiles, OPERAND))
     tl.store(exact + BK + i * C + j, tl.where(j < i, keys, 0.0))
 
 
@@ -273,5 +282,5 @@ def far_kernel(
                 )
                 chosen = far & (i // SUB == j // SUB) & (j <= i)
                 A, products = tiles + tile * SIZE + 3 * C * BK, exact_part(exact, tile, BK, SIZE, WIDE) + BK
-                tl.store(A + i * C + j, reads.to(tiles.dtype.element_ty), mask=chosen)
+                tl.store(A + i * C + j, stored(reads, tiles, OPERAND), mask=chosen)
                 tl.store(products + i * C + j, keys, mask=chosen)

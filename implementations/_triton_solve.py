@@ -7,7 +7,7 @@ near two the inverse has large entries of alternating sign, and eight bits of th
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import KB, C, between, cut, dot, exact_part, values_part
+from implementations._triton_chunk import KB, C, between, cut, dot, exact_part, stored, values_part
 
 
 @triton.jit
@@ -74,6 +74,6 @@ def solve_kernel(
         key = tl.load(w + columns, mask=columns < BK, other=0.0)
         value = tl.load(v + i * (HV * V) + columns, mask=fits, other=0.0)
         key = dot(inverse, key, PRECISION, OPERAND)
-        tl.store(w + columns, key.to(tiles.dtype.element_ty), mask=columns < BK)
+        tl.store(w + columns, stored(key, tiles, OPERAND), mask=columns < BK)
         value = dot(inverse, value, PRECISION, OPERAND)
-        tl.store(u + columns, value.to(tiles.dtype.element_ty), mask=columns < VP)
+        tl.store(u + columns, stored(value, tiles, OPERAND), mask=columns < VP)

@@ -6,6 +6,11 @@ import sys
 
 import pytest
 
+from properties.calls import Kernel
+from properties.case import Case
+from properties.laws import LAWS
+from properties.process import Worker
+
 pytest.importorskip("triton")
 
 PROGRAM = """
@@ -62,3 +67,15 @@ def test_names_are_put_in_place_once_for_a_launch_and_bits_stay():
     run = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(run, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0 and "refused" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_fades_below_the_smallest_normal_number_is_nearly_nothing():
+    # The interpreter casts 1e-40 to bfloat16 numbers of 1e-38, and the state is as large as 3e4.
+    case = Case(
+        T=16, group=2, K=16, V=12, dtype="bfloat16", gate_dtype="float32", gate="token", key="tiny", beta="random",
+        state="huge", scale=0.125,
+    )  # fmt: skip
+    with Worker("triton_chunked", device="cpu", timeout=120.0) as worker:
+        worker.start()
+        judgement = LAWS["the_initial_state_is_honoured"].check(Kernel(worker), case)
+    assert judgement.units < 1 and judgement.informative
