@@ -12,6 +12,6 @@ __all__ = ["chunk_kda", "chunk_kda_safe_gate", "fused_recurrent_kda"]
 
 HINTS: dict[str, Any] = {
     "array": "torch",
-    "takes": {"K": (64,), "V": (64,), "H": (2,), "group": (1,), "dtype": ("bfloat16",)},
+    "takes": {"K": (64, 128), "V": (64, 128), "H": (2,), "group": (1, 2), "dtype": ("bfloat16", "float32")},
 }
 pin()
