@@ -174,7 +174,7 @@ def picture(rows: list[dict[str, Any]], table: list[dict[str, Any]], path: Path)
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "kda"
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     weakest = {(row["dtype"], row["quantity"]): row["weakest"] for row in table}
     regimes = sorted({row["regime"] for row in rows}, key=lambda name: (name.split("beta ")[1], name))
@@ -191,8 +191,11 @@ def picture(rows: list[dict[str, Any]], table: list[dict[str, Any]], path: Path)
         axis.axvline(1.0, color="#444444", linewidth=1, label="the budget")
         axis.set(xscale="log", title=dtype, xlabel="worst error, budgets")
         axis.set_yticks(range(len(regimes)), regimes)
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 

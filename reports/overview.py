@@ -9,6 +9,7 @@ from reports.results import Results
 
 ROWS = 7  # workloads shown; the page has all
 WIDTH = 840.0
+LINE = 50  # characters of a name and a verdict that fit side by side
 STYLE = """
 :root{--back:#fff;--text:#18212b;--quiet:#55616e;--line:#d3dae1;--strong:#8a96a3;--good:#17663a;--bad:#a3152b}
 :root{--s0:#1c5fa8;--s1:#b45309;--s2:#0f766e;--s3:#7c3aed;--s4:#be185d;--s5:#4d7c0f}
@@ -68,8 +69,11 @@ def _laws(results: Results) -> tuple[list[str], float]:
         total, x = sum(count for _, count in counts) or 1, 16.0
         tone = {"FALSIFIED": "bad", "holds": "good"}.get(one["verdict"], "quiet")
         glyph = {"FALSIFIED": "✗ ", "holds": "✓ "}.get(one["verdict"], "– ")
+        words = glyph + one["words"].split(";")[0]
         parts.append(svg.words(16, y + 16, one["kernel"]))
-        parts.append(svg.words(400, y + 16, glyph + one["words"].split(";")[0], "end", tone))
+        if len(one["kernel"]) + len(words) > LINE:
+            y += 16
+        parts.append(svg.words(400, y + 16, words, "end", tone))
         for class_, count in counts:
             width = 384.0 * count / total
             if count:
@@ -114,10 +118,12 @@ def _speed(results: Results) -> tuple[list[str], float]:
     parts = [svg.words(440, 28, title, class_="head")]
     y = 46.0
     for label, i in number.items():
-        parts += [svg.mark(i, 446, y - 4, ""), svg.words(458, y, label)]
+        parts += [svg.mark(i, 446, y - 4, ""), svg.words(458, y, label.removesuffix(f" ({device})"))]
         y += 18
     height = _height(plot) * 384 / 360
-    box = plot.replace("<svg ", f'<svg x="440" y="{svg.n(y - 8)}" width="384" height="{svg.n(height)}" ', 1)
+    box = plot.replace(
+        "<svg ", f'<svg x="440" y="{svg.n(y - 8)}" width="384" height="{svg.n(height)}" overflow="visible" ', 1
+    )
     return [*parts, box], y + height
 
 

@@ -49,7 +49,7 @@ def verdict(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "informative": sum(line["informative"] or 0 for line in lines),
         "worst (units)": max(known, default=None),
         "seconds": sum(line["seconds"] or 0.0 for line in lines),
-        "qualities": [(words(line["law"]), answer(line)) for line in lines if line["quality"]],
+        "qualities": sorted((words(line["law"]), answer(line)) for line in lines if line["quality"]),
     }
 
 
