@@ -1,7 +1,7 @@
 """How many roundings honest kernels need: `python -m properties.fit --out DIR` fits the constants of the budgets.
 
-Without --kernel it measures the algorithms of `properties/honest.py` on the CPU; with --kernel TARGET (repeated), and
---device cuda where there is a GPU, the kernels named. It writes DIR/fit.json with the worst cases, DIR/fit.md with the
+Without --kernel it measures the algorithms of `properties/honest.py`, with --kernel TARGET (repeated) the kernels
+named, on the CPU or, with --device cuda, on a GPU. It writes DIR/fit.json with the worst cases, DIR/fit.md with the
 tables and, where matplotlib is installed, a picture for each dtype. It changes no constant. Every kernel sees the same
 cases of a seed; a limit of time ends the series early, and the tables say how many cases were measured and refused.
 """
@@ -82,29 +82,30 @@ def measure(results: Results, case: Case, problem: Problem) -> dict[str, tuple[f
     return found
 
 
-def honest_runs(dtype: str) -> dict[str, Run]:
-    """The algorithms of `properties/honest.py` on the CPU."""
+def honest_runs(dtype: str, device: str = "cpu") -> dict[str, Run]:
+    """The algorithms of `properties/honest.py`."""
     from properties import honest
 
-    return torch_runs(honest.VARIANTS[dtype], dtype)
+    return torch_runs(honest.VARIANTS[dtype], dtype, device)
 
 
-def torch_runs(kernels: dict[str, Callable[..., Any]], dtype: str) -> dict[str, Run]:
-    """Functions of torch tensors, called in this process on the CPU, with their gradients."""
+def torch_runs(kernels: dict[str, Callable[..., Any]], dtype: str, device: str = "cpu") -> dict[str, Run]:
+    """Functions of torch tensors, called in this process, with their gradients."""
     import torch
 
     torch.set_num_threads(1)
 
     def run(kernel: Callable[..., Any], case: Case, problem: Problem) -> Results:
-        make = lambda x, kind: torch.tensor(x).to(getattr(torch, kind)).requires_grad_()  # noqa: E731
+        make = lambda x, kind: torch.tensor(x, device=device).to(getattr(torch, kind)).requires_grad_()  # noqa: E731
         inputs = {name: make(getattr(problem, name), dtype) for name in ("q", "k", "v", "g", "beta")}
         state = None if problem.initial_state is None else make(problem.initial_state, "float32")
-        o, S = kernel(**inputs, initial_state=state, output_final_state=True)
+        with torch.device(device):
+            o, S = kernel(**inputs, initial_state=state, output_final_state=True)
         inputs |= {} if state is None else {"initial_state": state}
-        upstream = [torch.tensor(x).to(y.dtype) for x, y in zip(cotangents(case, problem), (o, S), strict=True)]
+        upstream = [torch.tensor(x).to(y) for x, y in zip(cotangents(case, problem), (o, S), strict=True)]
         grads = torch.autograd.grad([o, S], list(inputs.values()), upstream, allow_unused=True)
         named = {"d" + name: x for name, x in zip(inputs, grads, strict=True) if x is not None}
-        return {name: x.detach().double().numpy() for name, x in ({"o": o, "final_state": S} | named).items()}
+        return {name: x.detach().double().cpu().numpy() for name, x in ({"o": o, "final_state": S} | named).items()}
 
     return {name: partial(run, kernel) for name, kernel in kernels.items()}
 
@@ -253,7 +254,11 @@ def main() -> None:
     for n, dtype in enumerate(dtypes):
         rng = np.random.default_rng(options.seed)
         cases = [draw(rng, dtype, options.longest, tuple(options.widths)) for _ in range(options.cases)]
-        runs = target_runs(options.kernel, options.device) if options.kernel else honest_runs(dtype).items()
+        runs = (
+            target_runs(options.kernel, options.device)
+            if options.kernel
+            else honest_runs(dtype, options.device).items()
+        )
         count = len(options.kernel) or len(runs)
         for m, run in enumerate(runs):
             share = (stop - time.monotonic()) / ((len(dtypes) - n) * count - m)
