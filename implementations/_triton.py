@@ -95,7 +95,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
 
 
 def _remembered(device: torch.device) -> bool:
-    return device.type == "cuda" and not torch.version.hip  # ROCm compiles for the size of a tensor's storage too
+    # ROCm compiles for the size of a tensor's storage too; torch.compile takes launches as Triton has them.
+    return device.type == "cuda" and not torch.version.hip and not torch.compiler.is_compiling()
 
 
 def _form(x: Any) -> Any:
