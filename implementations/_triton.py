@@ -1,4 +1,4 @@
-"""What the Triton kernels share: what they refuse, and how sequences are told to them."""
+"""What the Triton kernels share: what they refuse, how sequences are told to them, and how they are launched."""
 
 from typing import Any
 

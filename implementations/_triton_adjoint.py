@@ -81,9 +81,9 @@ def gradients(
     grouped = shape.H != shape.HV
     dq, dk = plan.of_tokens(shape.K, shape.K, dtype=torch.float32 if grouped else x.q.dtype)
     config = plan.blocks["gradient"]
+    tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
     programs = plan.chunks * shape.HV * triton.cdiv(shape.K, config[0])
     constants = plan.constants("H", "K", "V", "LEVELS")
-    tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
     _launch(gradient_kernel, programs, config, *tensors, plan.scale, shape.T, **constants)
     if grouped:
         dq, dk = _summed(dq, x.q), _summed(dk, x.k)

@@ -33,12 +33,11 @@ small one, and where a decay underflows its gradient is zero.
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import cut
+from implementations._triton_chunk import SMALLEST, cut
 
 LOG2E = tl.constexpr(1.4426950408889634)
 # exp(-692) is 0 in float32, sums of a chunk of such gates are still ordinary numbers, and bfloat16 holds -692 exactly.
 LEAST = tl.constexpr(-692.0)
-SMALLEST = tl.constexpr(2.0**-126)
 
 
 @triton.jit
@@ -91,16 +90,6 @@ def fine_dot(a, b, MODE: tl.constexpr):
         return tl.dot(a_high, b_high, tl.dot(a_high, b_low, tl.dot(a_low, b_high)))
     else:
         return dot(a, b, MODE)
-
-
-@triton.jit
-def _products(x, MODE: tl.constexpr):
-    """`fine_dot` of the rows of x with each other."""
-    if (MODE == "bfloat16") or (MODE == "interpreted bfloat16"):
-        high, low = halves(x, MODE)
-        return tl.dot(high, tl.trans(high), tl.dot(high, tl.trans(low), tl.dot(low, tl.trans(high))))
-    else:
-        return dot(x, tl.trans(x), MODE)
 
 
 @triton.jit
@@ -199,7 +188,7 @@ def pair_kernel(
             here = key * decay
             now = ((row ^ column) >> level == 1) & (row > column)
             reads += tl.where(now, dot(query * decay, tl.trans(here), MODE), 0.0)
-            M += tl.where(now, _products(here, MODE), 0.0)
+            M += tl.where(now, fine_dot(here, tl.trans(here), MODE), 0.0)
     # beta twice: as a column and, loaded in the layout of a row, as a row.
     down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
     across = tl.load(beta + (first + i) * HV + head, mask=first + i < stop, other=0.0).to(tl.float32)[None, :]

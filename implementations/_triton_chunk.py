@@ -29,7 +29,7 @@ C = tl.constexpr(64)
 SUB = tl.constexpr(16)
 KB = tl.constexpr(64)
 REACH = tl.constexpr(-110.0)
-SMALLEST = tl.constexpr(2.0**-126)
+SMALLEST = tl.constexpr(2.0**-126)  # the interpreter casts smaller numbers to arbitrary bfloat16 ones
 # The rows of the table of 0 and 1: which tokens' gates a row sums.
 FROM_START, TO_END, TO_HALF, FROM_PART, TO_PART, TO_BORDER = (tl.constexpr(n) for n in range(6))
 
@@ -75,6 +75,15 @@ def stored(x, tiles, OPERAND: tl.constexpr):
     if (OPERAND == tl.float32) and (tiles.dtype.element_ty == tl.bfloat16):
         x = tl.where(tl.abs(x) < SMALLEST, 0.0, x)
     return x.to(tiles.dtype.element_ty)
+
+
+@triton.jit
+def ahead(decays, channels, wide, left):
+    """The decay of a whole chunk by channel, while any chunks are left.
+
+    Asked for a chunk ahead: no product takes it, so no pipeline fetches it.
+    """
+    return tl.load(decays + channels, mask=wide & (channels * 0 < left), other=0.0)
 
 
 @triton.jit

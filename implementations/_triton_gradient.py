@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from implementations._triton_backward import dot, gates, place_of, rounded, sums, table_of, whole_decay
+from implementations._triton_chunk import ahead
 
 
 @triton.jit
@@ -16,12 +17,6 @@ def _sequence(n, cu, slots, T, C: tl.constexpr, PACKED: tl.constexpr):
         return tl.load(cu + n), tl.load(cu + n + 1), tl.load(slots + n)
     else:
         return n * T, n * T + T, n * tl.cdiv(T, C)
-
-
-@triton.jit
-def _whole(last, channels, wide, left):
-    """The decay of a whole chunk, while any are left; asked for a chunk ahead, because no pipeline fetches it."""
-    return tl.load(last + channels, mask=wide & (channels * 0 < left), other=0.0)
 
 
 @triton.jit(do_not_specialize=["T", "HV", "K", "V"])
@@ -44,9 +39,9 @@ def forward_walk_kernel(
     if HAS_STATE:
         S += tl.load(initial_state + (n * HV + head) * K * V + at_state, mask=mask, other=0.0).to(tl.float32)
     chunks, at_slot, step = tl.cdiv(stop - start, C), (slot * HV + head) * K, HV * K
-    whole = _whole(last + at_slot, channels, wide, chunks)
+    whole = ahead(last + at_slot, channels, wide, chunks)
     for c in range(chunks):
-        later = _whole(last + at_slot + step, channels, wide, chunks - c - 1)
+        later = ahead(last + at_slot + step, channels, wide, chunks - c - 1)
         tl.store(states + at_slot * V + at_state, rounded(S, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head
@@ -80,10 +75,10 @@ def backward_walk_kernel(
         dS += tl.load(dfinal + (n * HV + head) * K * V + at_state, mask=mask, other=0.0).to(tl.float32)
     chunks, step = tl.cdiv(stop - start, C), HV * K
     at_slot = ((slot + chunks - 1) * HV + head) * K
-    whole = _whole(last + at_slot, channels, wide, chunks)
+    whole = ahead(last + at_slot, channels, wide, chunks)
     for done in range(chunks):
         c = chunks - 1 - done
-        earlier = _whole(last + at_slot - step, channels, wide, c)
+        earlier = ahead(last + at_slot - step, channels, wide, c)
         tl.store(cotangents + at_slot * V + at_state, rounded(dS, MODE), mask=mask)
         rows = start + c * C + i
         inside, at_row = rows < stop, rows * HV + head

@@ -13,17 +13,14 @@ once.
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import C, cut, dot, exact_part, values_part
+from implementations._triton_chunk import C, ahead, cut, dot, exact_part, values_part
 
 
 @triton.jit
 def _whole(exact, tile, left, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
-    """The decay of a whole chunk, [BK], while any are left.
-
-    Asked for a chunk ahead: no product takes it, so no pipeline fetches it.
-    """
+    """The decay of a whole chunk, [BK], while any are left."""
     channels = tl.arange(0, BK)
-    return tl.load(exact_part(exact, tile, BK, SIZE, WIDE) + channels, mask=channels * 0 < left, other=0.0)
+    return ahead(exact_part(exact, tile, BK, SIZE, WIDE), channels, channels < BK, left)
 
 
 @triton.jit
