@@ -106,7 +106,7 @@ def poison(shapes: list[tuple[tuple[int, ...], torch.dtype]], device: str) -> No
 class Digest:
     """A hash of raw bits, computed on the device: equal for equal bits, different for any single changed element.
 
-    Sums of words times odd weights, modulo 2^64, in two levels.
+    Sums of words times odd weights, modulo 2^64, in two levels; and how many elements, or zeros would be as nothing.
     """
 
     WIDTH = 4096
@@ -120,7 +120,7 @@ class Digest:
         """The hash of some tensors' bits in order."""
         total = torch.zeros((), dtype=torch.int64, device=self.device)
         for x in tensors:
-            total = total * 6364136223846793005 + self._one(x)
+            total = total * 6364136223846793005 + self._one(x) + x.numel()
         return int(total)
 
     def _one(self, x: Tensor) -> Tensor:

@@ -140,6 +140,7 @@ def test_a_hash_tells_any_single_bit(dtype, shape, device):
     if x.numel() > 1:
         assert digest([x.flatten().flip(0)]) != first
     assert digest([x, x[:0]]) != digest([x[:0]]) and digest([x[1:].clone(), x[:1]]) == digest([x[1:], x[:1]])
+    assert digest([0 * x]) != digest([x[:0]])
 
 
 def _shapes(case: Case) -> Inputs:
