@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 from triton import knobs
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import Shape
 
@@ -43,6 +44,11 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32x3" if dtype == torch.float16 else "tf32"
 
 
+def prefetches(device: torch.device) -> bool:
+    """Whether kernels may ask for lines of the second cache: an instruction of NVIDIA's."""
+    return device.type == "cuda" and not torch.version.hip and not interpreted()
+
+
 def padded(size: int) -> int:
     """The power of two a block of this size needs."""
     return 1 << (size - 1).bit_length() if size > 0 else 0
@@ -67,13 +73,13 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
     """`kernel[grid](*tensors, **constants)` on the device of the first tensor, whichever is the current one.
 
     Triton looks up the compiled form of every launch anew, which takes longer on the host than a small kernel on the
-    card. Here the form is remembered by all that Triton compiles anew for: types, alignment to 16 bytes, numbers that
-    are 1, multiples of 16 or beyond 32 bits, and `constants` as they are.
+    card. Here the form is remembered by all that Triton compiles anew for: types, alignment to 16 bytes, blocks of
+    descriptors, numbers that are 1, multiples of 16 or beyond 32 bits, and `constants` as they are.
 
     Args:
         kernel: a jitted function.
         grid: one to three numbers of programs.
-        *tensors: the first parameters: tensors, None, and numbers that change from call to call.
+        *tensors: the first parameters: tensors, their descriptors, None, and numbers that change from call to call.
         **constants: all other parameters and the launch options.
     """
     device = tensors[0].device
@@ -102,6 +108,8 @@ def _remembered(device: torch.device) -> bool:
 def _form(x: Any) -> Any:
     if isinstance(x, Tensor):
         return x.dtype, x.data_ptr() % 16 == 0
+    if isinstance(x, TensorDescriptor):
+        return x.base.dtype, *x.block_shape
     if type(x) is int:
         return x == 1, x % 16 == 0, -(2**31) <= x < 2**31
     return type(x)

@@ -12,11 +12,12 @@ way a row takes depends on that row and earlier ones alone, so the future change
 What the halves of the computation hand over is one tile a chunk and head, in bfloat16 or float32, its rows zero behind
 the sequence (`tile_size` numbers):
 
-    w       [C, BK]   T (k decayed from the chunk's start), T = (I + tril(beta k Gamma k^T, -1))^-1 diag(beta)
-    qg, kg  [C, BK]   q decayed from the chunk's start, k decayed to its end
+    kd, qd  [C, BK]   k and q decayed from the chunk's start
+    kg      [C, BK]   k decayed to its end
     A       [C, C]    tril(q Gamma k^T)
     last    [BK]      the decay of the whole chunk, in float32
-    u       [C, VP]   T v; before that, in float32, the products k Gamma k^T [C, C]
+    T       [C, C]    (I + L)^-1 diag(beta), L = tril(beta k Gamma k^T, -1); before that, in float32, the products
+                      k Gamma k^T, of which blocks of 16 x 16 on or below the diagonal are written and read
 """
 
 import triton
@@ -34,9 +35,9 @@ SMALLEST = tl.constexpr(2.0**-126)  # the interpreter casts smaller numbers to a
 FROM_START, TO_END, TO_HALF, FROM_PART, TO_PART, TO_BORDER = (tl.constexpr(n) for n in range(6))
 
 
-def tile_size(BK: int, VP: int, WIDE: int) -> int:
+def tile_size(BK: int, WIDE: int) -> int:
     """Numbers in a tile, of which a float32 number takes the room of WIDE."""
-    return 3 * C.value * BK + C.value**2 + WIDE * BK + max(C.value * VP, WIDE * C.value**2)
+    return 3 * C.value * BK + C.value**2 + WIDE * BK + WIDE * C.value**2
 
 
 def choices() -> list[list[list[bool]]]:
@@ -58,9 +59,15 @@ def exact_part(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.const
 
 
 @triton.jit
-def values_part(w, BK: tl.constexpr, WIDE: tl.constexpr):
-    """Where the u of a tile begins that begins at w."""
-    return w + 3 * C * BK + C * C + WIDE * BK
+def lower():
+    """Where the products of keys are written and read: blocks of 16 x 16 on or below the diagonal."""
+    return tl.arange(0, C)[None, :] // SUB <= tl.arange(0, C)[:, None] // SUB
+
+
+@triton.jit
+def solve_part(tile, BK: tl.constexpr, WIDE: tl.constexpr):
+    """Where the T of a tile begins that begins at `tile`."""
+    return tile + 3 * C * BK + C * C + WIDE * BK
 
 
 @triton.jit
@@ -96,32 +103,46 @@ def cut(x):
 @triton.jit
 def _gates(gate, OPERAND: tl.constexpr):
     """Log decays, cut off where nothing is left anyway; to base 2, unless they are bfloat16 and summed as they are."""
-    kept = tl.maximum(gate.to(tl.float32), LEAST)
     if (OPERAND == tl.bfloat16) and (gate.dtype == tl.bfloat16):
-        return kept.to(tl.bfloat16)
+        return gate
     else:
-        return kept * LOG2E
+        return tl.maximum(gate.to(tl.float32), LEAST) * LOG2E
 
 
 @triton.jit
-def _loaded(q, k, g, b, key_row, gate_row, length, K, OPERAND: tl.constexpr):
-    """Queries, keys and log decays of a chunk, KB channels from b * KB on; all are asked for before one is used."""
+def _fetch(at):
+    """Asks for lines of memory to be brought to the second cache; nothing waits for them."""
+    code: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
+    tl.inline_asm_elementwise(code, "=r,l", [at.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
+def loaded(q, k, g, b, key_row, gate_row, length, K, FETCH: tl.constexpr, OPERAND: tl.constexpr):
+    """Queries, keys and log decays of a chunk, KB channels from b * KB on; all are asked for before one is used.
+
+    With FETCH the next channels are asked for too, as far as the second cache.
+    """
     i, channels = tl.arange(0, C)[:, None], b * KB + tl.arange(0, KB)[None, :]
     mask = (i < length) & (channels < K)
     gate = tl.load(g + i * gate_row + channels, mask=mask, other=0.0)
     key = tl.load(k + i * key_row + channels, mask=mask, other=0.0)
     query = tl.load(q + i * key_row + channels, mask=mask, other=0.0)
+    if FETCH and ((b + 1) * KB < K):
+        rows = tl.minimum(tl.arange(0, C), length - 1)
+        _fetch(g + rows * gate_row + (b + 1) * KB)
+        _fetch(k + rows * key_row + (b + 1) * KB)
+        _fetch(q + rows * key_row + (b + 1) * KB)
     return query.to(tl.float32), key.to(tl.float32), _gates(gate, OPERAND)
 
 
 @triton.jit
-def _chosen(table, which):
+def matrix(table, which):
     """A matrix of the table."""
     return tl.load(table + which * (C * C) + tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :])
 
 
 @triton.jit
-def _decay(chosen, gate, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+def exponent(chosen, gate, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
     """Log2 of decays [C, n]: sums of the gates that a matrix of 0 and 1 chooses."""
     if OPERAND == tl.float32:
         return tl.dot(chosen.to(tl.float32), gate, input_precision=PRECISION)
@@ -140,7 +161,7 @@ def between(level):
 
 
 @triton.jit
-def _inside(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexpr, LEVELS: tl.constexpr,
+def by_levels(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexpr, LEVELS: tl.constexpr,
             PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
     """q_i . Gamma_ij k_j for j <= i and k_i . Gamma_ij k_j for j < i at any gate, [C, C].
 
@@ -153,8 +174,8 @@ def _inside(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexpr,
     reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     for b in range(BK // KB):
         for level in range(LEVELS):
-            query, key, gate = _loaded(q, k, g, b, key_row, gate_row, length, K, OPERAND)
-            decay = tl.exp2(_decay(_chosen(table, TO_BORDER + level), gate, PRECISION, OPERAND))
+            query, key, gate = loaded(q, k, g, b, key_row, gate_row, length, K, False, OPERAND)
+            decay = tl.exp2(exponent(matrix(table, TO_BORDER + level), gate, PRECISION, OPERAND))
             if level == 0:
                 reads += tl.where((i == j) & far, tl.sum(query * key, axis=1)[:, None], 0.0)
             key, query = key * decay, query * decay
@@ -162,6 +183,67 @@ def _inside(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexpr,
             reads += tl.where(pairs, dot(query, target, PRECISION, OPERAND), 0.0)
             keys += tl.where(pairs, dot(key, target, PRECISION, OPERAND), 0.0)
     return reads, keys
+
+
+@triton.jit
+def _across(q, k, g, table, tile, exact, key_row, gate_row, length, K, BK: tl.constexpr, FETCH: tl.constexpr,
+            PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
+    """A tile's kd, qd, kg and last, and what crosses the chunk's middle of the products with keys."""
+    i = tl.arange(0, C)[:, None]
+    reads, keys = tl.zeros((C, C // 2), tl.float32), tl.zeros((C, C // 2), tl.float32)
+    from_start, to_end, to_half = matrix(table, FROM_START), matrix(table, TO_END), matrix(table, TO_HALF)
+    for b in range(BK // KB):
+        query, key, gate = loaded(q, k, g, b, key_row, gate_row, length, K, FETCH, OPERAND)
+        channels = b * KB + tl.arange(0, KB)[None, :]
+        at = tile + i * BK + channels
+        whole = tl.exp2(exponent(from_start, gate, PRECISION, OPERAND))
+        tl.store(at, stored(key * whole, tile, OPERAND))
+        tl.store(at + C * BK, stored(query * whole, tile, OPERAND))
+        tl.store(exact + channels + i * 0, whole, mask=i == C - 1)
+        rest = tl.exp2(exponent(to_end, gate, PRECISION, OPERAND))
+        tl.store(at + 2 * C * BK, stored(key * rest, tile, OPERAND))
+        half = tl.exp2(exponent(to_half, gate, PRECISION, OPERAND))
+        held = (key * half).to(OPERAND)
+        target = tl.trans(tl.split(tl.permute(tl.reshape(held, (2, C // 2, KB)), (1, 2, 0)))[0])
+        reads = tl.dot((query * half).to(OPERAND), target, reads, input_precision=PRECISION)
+        keys = tl.dot(held, target, keys, input_precision=PRECISION)
+    j = tl.arange(0, C // 2)[None, :]
+    crossing = (i >= C // 2) & (j < C // 2)
+    tl.store(tile + 3 * C * BK + i * C + j, stored(reads, tile, OPERAND), mask=crossing)
+    tl.store(exact + BK + i * C + j, keys, mask=crossing)
+
+
+@triton.jit
+def _near(q, k, g, table, tile, exact, mark, key_row, gate_row, length, K, BK: tl.constexpr, FAST: tl.constexpr,
+          FETCH: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
+    """The products of queries or keys with keys of the same half of a chunk, and A's zeros."""
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    if FAST:
+        reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+        more_reads, more_keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+        least = tl.zeros((C,), tl.float32)
+        from_part, to_part = matrix(table, FROM_PART), matrix(table, TO_PART)
+        for b in range(BK // KB):
+            query, key, gate = loaded(q, k, g, b, key_row, gate_row, length, K, FETCH, OPERAND)
+            into = exponent(from_part, gate, PRECISION, OPERAND)
+            least = tl.minimum(least, tl.min(into, axis=1))
+            here = tl.exp2(into)
+            read, held = (query * here).to(OPERAND), (key * here).to(OPERAND)
+            inside = tl.trans((key * tl.exp2(tl.minimum(-into, -REACH))).to(OPERAND))
+            reads = tl.dot(read, inside, reads, input_precision=PRECISION)
+            keys = tl.dot(held, inside, keys, input_precision=PRECISION)
+            before = tl.trans((key * tl.exp2(exponent(to_part, gate, PRECISION, OPERAND))).to(OPERAND))
+            more_reads = tl.dot(read, before, more_reads, input_precision=PRECISION)
+            more_keys = tl.dot(held, before, more_keys, input_precision=PRECISION)
+        same = i // SUB == j // SUB
+        reads, keys = tl.where(same, reads, more_reads), tl.where(same, keys, more_keys)
+        tl.store(mark, (tl.min(least, axis=0) < REACH).to(tl.int32))
+    else:
+        reads, keys = by_levels(q, k, g, table, key_row, gate_row, i >= 0, length, K, BK, 5, PRECISION, OPERAND)
+    here = lower() & (i // (C // 2) == j // (C // 2))
+    reads = stored(tl.where(here & (j <= i), reads, 0.0), tile, OPERAND)
+    tl.store(tile + 3 * C * BK + i * C + j, reads, mask=(i < C // 2) | (j >= C // 2))
+    tl.store(exact + BK + i * C + j, tl.where(j < i, keys, 0.0), mask=here)
 
 
 @triton.jit(do_not_specialize=["H", "HV", "K"])
@@ -181,115 +263,30 @@ def pair_kernel(
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
     FAST: tl.constexpr,
+    FETCH: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
     UNIT: tl.constexpr,
 ):
-    """One program: one chunk of one value head; writes a tile's qg, kg, A, last, k decayed in place of w, k Gamma k^T.
+    """Two programs for each chunk of one value head; they write a tile's kd, qd, kg, A, last and k Gamma k^T.
 
     `chunks` [.., 2] holds each chunk's first token and the token behind its sequence; `exact` is `tiles` as float32.
     With FAST the tiles that have rows beyond REACH are marked, for `far_kernel` to mend; without, every row goes the
     long way. K comes in multiples of UNIT, which tells the compiler its alignment without a compilation for each width.
     """
     K = K * UNIT
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0).to(tl.int64) // 2
     head, number = program % HV, program // HV
     start = tl.load(chunks + 2 * number)
     length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
     q += (start * H + head // (HV // H)) * K
     k += (start * H + head // (HV // H)) * K
     g += (start * HV + head) * K
-    tiles += program * SIZE
+    tile = tiles + program * SIZE
     exact = exact_part(exact, program, BK, SIZE, WIDE)
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    least = tl.zeros((C,), tl.float32)
-    if FAST:  # kept in shared memory, which has no room for the larger numbers
-        from_start, to_end, to_half = _chosen(table, FROM_START), _chosen(table, TO_END), _chosen(table, TO_HALF)
-        from_part, to_part = _chosen(table, FROM_PART), _chosen(table, TO_PART)
-    for b in range(BK // KB):
-        if not FAST:
-            from_start, to_end, to_half = _chosen(table, FROM_START), _chosen(table, TO_END), _chosen(table, TO_HALF)
-        query, key, gate = _loaded(q, k, g, b, H * K, HV * K, length, K, OPERAND)
-        channels = b * KB + tl.arange(0, KB)[None, :]
-        at = tiles + i * BK + channels
-        whole = tl.exp2(_decay(from_start, gate, PRECISION, OPERAND))
-        tl.store(at, stored(key * whole, tiles, OPERAND))
-        tl.store(at + C * BK, stored(query * whole, tiles, OPERAND))
-        tl.store(exact + channels + i * 0, whole, mask=i == C - 1)
-        rest = tl.exp2(_decay(to_end, gate, PRECISION, OPERAND))
-        tl.store(at + 2 * C * BK, stored(key * rest, tiles, OPERAND))
-        half = tl.exp2(_decay(to_half, gate, PRECISION, OPERAND))
-        held = key * half
-        target = tl.trans(tl.where(i < C // 2, held, 0.0).to(OPERAND))
-        read, held = tl.where(i < C // 2, 0.0, query * half), tl.where(i < C // 2, 0.0, held)
-        reads = tl.dot(read.to(OPERAND), target, reads, input_precision=PRECISION)
-        keys = tl.dot(held.to(OPERAND), target, keys, input_precision=PRECISION)
-        if FAST:
-            into = _decay(from_part, gate, PRECISION, OPERAND)
-            least = tl.minimum(least, tl.min(into, axis=1))
-            here = tl.exp2(into)
-            read, held = query * here, key * here
-            inside = tl.trans(key * tl.exp2(tl.minimum(-into, -REACH)))
-            before = tl.trans(key * tl.exp2(_decay(to_part, gate, PRECISION, OPERAND)))
-            same = i // SUB == j // SUB
-            reads += tl.where(same, dot(read, inside, PRECISION, OPERAND), 0.0)
-            reads += tl.where(between(4), dot(read, before, PRECISION, OPERAND), 0.0)
-            keys += tl.where(same, dot(held, inside, PRECISION, OPERAND), 0.0)
-            keys += tl.where(between(4), dot(held, before, PRECISION, OPERAND), 0.0)
-    if FAST:
-        tl.store(marks + program, (tl.min(least, axis=0) < REACH).to(tl.int32))
+    if tl.program_id(0) % 2 == 0:
+        _across(q, k, g, table, tile, exact, H * K, HV * K, length, K, BK, FETCH, PRECISION, OPERAND)
     else:
-        near_reads, near_keys = _inside(q, k, g, table, H * K, HV * K, i >= 0, length, K, BK, 5, PRECISION, OPERAND)
-        reads, keys = reads + near_reads, keys + near_keys
-    tl.store(tiles + 3 * C * BK + i * C + j, stored(tl.where(j <= i, reads, 0.0), tiles, OPERAND))
-    tl.store(exact + BK + i * C + j, tl.where(j < i, keys, 0.0))
-
-
-@triton.jit(do_not_specialize=["H", "HV", "K", "count"])
-def far_kernel(
-    q,
-    k,
-    g,
-    chunks,
-    table,
-    tiles,
-    exact,
-    marks,
-    count,
-    H,
-    HV,
-    K,
-    BK: tl.constexpr,
-    SIZE: tl.constexpr,
-    WIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
-    OPERAND: tl.constexpr,
-    UNIT: tl.constexpr,
-):
-    """One program: BLOCK of `count` tiles; of those that are marked it mends rows beyond REACH, inside their parts."""
-    K = K * UNIT
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    block = first + tl.arange(0, BLOCK)
-    if tl.max(tl.load(marks + block, mask=block < count, other=0), axis=0) != 0:
-        i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-        for tile in range(first, tl.minimum(first + BLOCK, count)):
-            if tl.load(marks + tile) != 0:
-                head, number = tile % HV, tile // HV
-                start = tl.load(chunks + 2 * number)
-                length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
-                key_at, gate_at = (start * H + head // (HV // H)) * K, (start * HV + head) * K
-                least = tl.zeros((C,), tl.float32)
-                for b in range(BK // KB):
-                    gate = _loaded(q + key_at, k + key_at, g + gate_at, b, H * K, HV * K, length, K, OPERAND)[2]
-                    into = _decay(_chosen(table, FROM_PART), gate, PRECISION, OPERAND)
-                    least = tl.minimum(least, tl.min(into, axis=1))
-                far = least[:, None] < REACH
-                reads, keys = _inside(
-                    q + key_at, k + key_at, g + gate_at, table, H * K, HV * K, far, length, K, BK, 4, PRECISION, OPERAND
-                )
-                chosen = far & (i // SUB == j // SUB) & (j <= i)
-                A, products = tiles + tile * SIZE + 3 * C * BK, exact_part(exact, tile, BK, SIZE, WIDE) + BK
-                tl.store(A + i * C + j, stored(reads, tiles, OPERAND), mask=chosen)
-                tl.store(products + i * C + j, keys, mask=chosen)
+        _near(
+            q, k, g, table, tile, exact, marks + program, H * K, HV * K, length, K, BK, FAST, FETCH, PRECISION, OPERAND
+        )

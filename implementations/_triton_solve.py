@@ -7,7 +7,7 @@ near two the inverse has large entries of alternating sign, and eight bits of th
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import KB, C, between, cut, dot, exact_part, stored, values_part
+from implementations._triton_chunk import SUB, C, between, cut, exact_part, solve_part, stored
 
 
 @triton.jit
@@ -22,58 +22,58 @@ def _fine(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
 
 
 @triton.jit
-def _inverse(L, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
-    """(I + L)^-1 of a strictly lower triangular [C, C], from blocks of 2 to 4, 8, .., 64.
+def _diagonal(products, beta, HV, length):
+    """In place of the products of keys, the inverses of the diagonal blocks of 16 x 16 of I + L, row after row.
 
-    X - X L X with what L has between blocks; in a loop at run time, for code that is compiled once.
+    Every thread holds a column of a block.
     """
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    X = tl.where(i == j, 1.0, 0.0) - tl.where((i == j + 1) & (i % 2 == 1), L, 0.0)
-    for level in range(1, 6):
-        step = tl.where(between(level), _fine(X, L, PRECISION, OPERAND), 0.0)
-        X -= _fine(step, X, PRECISION, OPERAND)
-    return X
+    column = tl.arange(0, C)
+    first = column // SUB * SUB
+    block = products + first * C + first
+    rows = ()
+    for r in tl.static_range(SUB):
+        taken = tl.zeros((C,), tl.float32)
+        for s in tl.static_range(r):
+            taken += tl.load(block + r * C + s) * rows[s]
+        strength = tl.load(beta + (first + r) * HV, mask=first + r < length, other=0.0).to(tl.float32)
+        rows += (tl.where(column % SUB == r, 1.0, 0.0) - strength * taken,)
+    tl.debug_barrier()  # others read what is written over
+    for r in tl.static_range(SUB):
+        tl.store(block + r * C + column % SUB, rows[r])
 
 
-@triton.jit(do_not_specialize=["HV", "V"])
+@triton.jit(do_not_specialize=["HV"])
 def solve_kernel(
-    v,
     beta,
     chunks,
     tiles,
     exact,
     HV,
-    V,
     BK: tl.constexpr,
-    VP: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
-    UNIT: tl.constexpr,
 ):
-    """One program: one chunk of one value head; T of the products of keys, and with it a tile's w and u."""
-    V = V * UNIT
+    """One program: one chunk of one value head; T in place of the products of keys.
+
+    Blocks of 16 are inverted in float32, those of 32 and 64 follow from X - X L X with what L has between blocks.
+    """
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
     start = tl.load(chunks + 2 * number)
     length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
-    tiles += program * SIZE
     products = exact_part(exact, program, BK, SIZE, WIDE) + BK
-    i, places = tl.arange(0, C)[:, None], tl.arange(0, C)
-    strength = tl.load(beta + (start + places) * HV + head, mask=places < length, other=0.0).to(tl.float32)
-    L = tl.load(products + i * C + places[None, :])
-    inverse = _inverse(L * strength[:, None], PRECISION, OPERAND) * strength[None, :]
-    tl.debug_barrier()  # u takes the place of the products, which other threads of this program have read
-    channels = tl.arange(0, KB)[None, :]
-    v += (start * HV + head) * V
-    w, u = tiles + i * BK, values_part(tiles, BK, WIDE) + i * VP
-    for b in range(tl.maximum(BK, VP) // KB):  # both are asked for before one is used
-        columns = b * KB + channels
-        fits = (places < length)[:, None] & (columns < V)
-        key = tl.load(w + columns, mask=columns < BK, other=0.0)
-        value = tl.load(v + i * (HV * V) + columns, mask=fits, other=0.0)
-        key = dot(inverse, key, PRECISION, OPERAND)
-        tl.store(w + columns, stored(key, tiles, OPERAND), mask=columns < BK)
-        value = dot(inverse, value, PRECISION, OPERAND)
-        tl.store(u + columns, stored(value, tiles, OPERAND), mask=columns < VP)
+    beta += start * HV + head
+    _diagonal(products, beta, HV, length)
+    tl.debug_barrier()
+    i, j, places = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], tl.arange(0, C)
+    strength = tl.load(beta + places * HV, mask=places < length, other=0.0).to(tl.float32)
+    X = tl.load(products + i * C + j, mask=i // SUB == j // SUB, other=0.0)
+    L = tl.load(products + i * C + j, mask=i // SUB > j // SUB, other=0.0) * strength[:, None]
+    for level in range(4, 6):
+        step = tl.where(between(level), _fine(X, L, PRECISION, OPERAND), 0.0)
+        X -= _fine(step, X, PRECISION, OPERAND)
+    tl.debug_barrier()  # T takes the place of the products, which other threads of this program have read
+    T = stored(X * strength[None, :], tiles, OPERAND)
+    tl.store(solve_part(tiles + program * SIZE, BK, WIDE) + i * C + j, T)

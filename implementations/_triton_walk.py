@@ -2,18 +2,22 @@
 
 With the tiles of `_triton_chunk` a chunk takes the state S before it to
 
-    v' = u - w S          o = scale (qg S + A v')          S <- last S + kg^T v'
+    v' = T (v - kd S)          o = scale (qd S + A v')          S <- last S + kg^T v'
 
-which is serial over chunks; `exact` is `tiles` as float32. A long sequence of few heads is cut into segments: what a
-segment does to the state is S -> M S + N, so M and N of all segments are found side by side (walking from the identity
-without values, and from zero), the states between segments follow one after the other, and then all segments walk at
-once.
+which is serial over chunks. Here the state is held transposed, [BV, BK], so that every product has what the last one
+left in registers on its left and a part of a tile on its right: nothing that the chain waits for goes through shared
+memory. `rows` and `pairs` describe the tiles to the hardware that copies them there, as rows of BK numbers (kd, qd, kg)
+and of C numbers (A, T); `exact` is the tiles as float32.
+
+A long sequence of few heads is cut into segments: what a segment does to the state is S -> M S + N, so M and N of all
+segments are found side by side (walking from the identity without values, and from zero), the states between segments
+follow one after the other, and then all segments walk at once.
 """
 
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import C, ahead, cut, dot, exact_part, values_part
+from implementations._triton_chunk import C, ahead, cut, dot, exact_part
 
 
 @triton.jit
@@ -24,15 +28,31 @@ def _whole(exact, tile, left, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.con
 
 
 @triton.jit
-def _behind(S, w, value, whole, BK: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
-    """The state behind a chunk in which `value` is written."""
-    kg = tl.load(w + 2 * C * BK + tl.arange(0, C)[:, None] * BK + tl.arange(0, BK)[None, :])
-    return S * whole[:, None] + dot(tl.trans(kg), value, PRECISION, OPERAND)
+def _rows(rows, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr):
+    """Of a tile kd (0), qd (1) or kg (2), [C, BK]."""
+    return rows.load([(tile * (SIZE // BK)).to(tl.int32) + which * C, 0])
+
+
+@triton.jit
+def _pairs(pairs, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """Of a tile A (0) or T (1), [C, C], transposed."""
+    first: tl.constexpr = 3 * BK + which * (C + WIDE * BK // C)
+    return tl.trans(pairs.load([(tile * (SIZE // C)).to(tl.int32) + first, 0]))
+
+
+@triton.jit
+def _written(S, rows, T, tile, value, BK: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr,
+             OPERAND: tl.constexpr):  # fmt: skip
+    """What a chunk writes into the state S before it, v'^T [BV, C], given `value`, (T v)^T."""
+    held = dot(S, tl.trans(_rows(rows, tile, 0, BK, SIZE)), PRECISION, OPERAND)
+    return tl.dot((-held).to(OPERAND), T.to(OPERAND), value, input_precision=PRECISION)
 
 
 @triton.jit(do_not_specialize=["HV", "K", "V", "scale"])
 def walk_kernel(
-    tiles,
+    v,
+    rows,
+    pairs,
     exact,
     segments,
     starts,
@@ -66,58 +86,40 @@ def walk_kernel(
     n, token, stop = tl.load(segments + 6 * m + 2), tl.load(segments + 6 * m + 3), tl.load(segments + 6 * m + 4)
     i, channels, columns = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     fits = columns < V
-    at_state = (head * K + channels)[:, None] * V + columns[None, :]
-    inner = (channels < K)[:, None] & fits[None, :]
-    S = tl.zeros((BK, BV), tl.float32)
+    at_state = (head * K + channels)[None, :] * V + columns[:, None]
+    inner = (channels < K)[None, :] & fits[:, None]
+    S = tl.zeros((BV, BK), tl.float32)
     if HAS_STATE:
         S += tl.load(starts + m * (HV * K * V) + at_state, mask=inner, other=0.0).to(tl.float32)
-    both = tl.arange(0, 2 * C)[:, None]
     whole = _whole(exact, first * HV + head, count, BK, SIZE, WIDE)
     for c in range(count):
-        tile = (first + c) * HV + head
+        tile, tokens = (first + c) * HV + head, token + c * C + i
         later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
-        w = tiles + tile * SIZE
-        held = dot(tl.load(w + both * BK + channels[None, :]), S, PRECISION, OPERAND)  # w S above qg S
-        held, read = tl.split(tl.permute(tl.reshape(held, (2, C, BV)), (1, 2, 0)))
-        u, A = values_part(w, BK, WIDE), w + 3 * C * BK
-        value = tl.load(u + i[:, None] * VP + columns[None, :]).to(tl.float32) - held
-        S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
-        read += dot(tl.load(A + i[:, None] * C + i[None, :]), value, PRECISION, OPERAND)
+        at, real = ((tokens * HV + head) * V)[:, None] + columns[None, :], (tokens < stop)[:, None] & fits[None, :]
+        T = _pairs(pairs, tile, 1, BK, SIZE, WIDE)
+        value = dot(tl.trans(tl.load(v + at, mask=real, other=0.0)), T, PRECISION, OPERAND)
+        value = _written(S, rows, T, tile, value, BK, SIZE, PRECISION, OPERAND)
+        read = dot(S, tl.trans(_rows(rows, tile, 1, BK, SIZE)), PRECISION, OPERAND)
+        read += dot(value, _pairs(pairs, tile, 0, BK, SIZE, WIDE), PRECISION, OPERAND)
+        S = S * whole[None, :] + dot(value, _rows(rows, tile, 2, BK, SIZE), PRECISION, OPERAND)
         whole = later
-        rows = token + c * C + i
-        at_value = ((rows * HV + head) * V)[:, None] + columns[None, :]
-        tl.store(o + at_value, (scale * read).to(o.dtype.element_ty), mask=(rows < stop)[:, None] & fits[None, :])
+        tl.store(o + at, tl.trans((scale * read).to(o.dtype.element_ty)), mask=real)
     if WANTS_STATE:
         if tl.load(segments + 6 * m + 5) != 0:
             tl.store(final_state + n * (HV * K * V) + at_state, S, mask=inner)
 
 
-@triton.jit
-def _through(S, tiles, exact, first, count, HV, columns, BK: tl.constexpr, VP: tl.constexpr, SIZE: tl.constexpr,
-             WIDE: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr, VALUES: tl.constexpr):  # fmt: skip
-    """The state behind `count` chunks of a head, the first tile of which is `first`; with or without values written."""
-    i, channels = tl.arange(0, C)[:, None], tl.arange(0, BK)[None, :]
-    whole = _whole(exact, first, count, BK, SIZE, WIDE)
-    for c in range(count):
-        tile = first + c * HV
-        later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
-        w = tiles + tile * SIZE
-        value = -dot(tl.load(w + i * BK + channels), S, PRECISION, OPERAND)
-        if VALUES:
-            value += tl.load(values_part(w, BK, WIDE) + i * VP + columns[None, :]).to(tl.float32)
-        S = _behind(S, w, value, whole, BK, PRECISION, OPERAND)
-        whole = later
-    return S
-
-
-@triton.jit(do_not_specialize=["HV"])
+@triton.jit(do_not_specialize=["HV", "V"])
 def transition_kernel(
-    tiles,
+    v,
+    rows,
+    pairs,
     exact,
     segments,
     M,
     N,
     HV,
+    V,
     BK: tl.constexpr,
     VP: tl.constexpr,
     SIZE: tl.constexpr,
@@ -125,31 +127,43 @@ def transition_kernel(
     BV: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
     """One program: BV columns of what one segment does to the state: of M [BK, BK] or of N [BK, VP]."""
+    V = V * UNIT
     of_M: tl.constexpr = BK // BV
     blocks: tl.constexpr = of_M + VP // BV
     program = tl.program_id(0).to(tl.int64)
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
     if tl.load(segments + 6 * m + 5) == 0:
         first, count = tl.load(segments + 6 * m), tl.load(segments + 6 * m + 1)
-        first, channels, tile = first * HV + head, tl.arange(0, BK), m * HV + head
-        if block < of_M:
-            columns = block * BV + tl.arange(0, BV)
-            S = tl.where(channels[:, None] == columns[None, :], 1.0, 0.0)
-            S = _through(S, tiles, exact, first, count, HV, columns, BK, VP, SIZE, WIDE, PRECISION, OPERAND, False)
-            at = channels[:, None] * BK + columns[None, :]
+        token, stop = tl.load(segments + 6 * m + 3), tl.load(segments + 6 * m + 4)
+        channels, number = tl.arange(0, BK), m * HV + head
+        from_zero = block >= of_M
+        columns = tl.where(from_zero, block - of_M, block) * BV + tl.arange(0, BV)
+        S = tl.where((channels[None, :] == columns[:, None]) & (block < of_M), 1.0, 0.0)
+        last = tl.where(from_zero, stop, token)  # M has no values
+        whole = _whole(exact, first * HV + head, count, BK, SIZE, WIDE)
+        for c in range(count):
+            tile, tokens = (first + c) * HV + head, token + c * C + tl.arange(0, C)
+            later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
+            at = ((tokens * HV + head) * V)[:, None] + columns[None, :]
+            real = (tokens < last)[:, None] & (columns < V)[None, :]
+            T = _pairs(pairs, tile, 1, BK, SIZE, WIDE)
+            value = dot(tl.trans(tl.load(v + at, mask=real, other=0.0)), T, PRECISION, OPERAND)
+            value = _written(S, rows, T, tile, value, BK, SIZE, PRECISION, OPERAND)
+            S = S * whole[None, :] + dot(value, _rows(rows, tile, 2, BK, SIZE), PRECISION, OPERAND)
+            whole = later
+        if from_zero:
+            tl.store(N + number * (BK * VP) + channels[None, :] * VP + columns[:, None], S)
+        else:
+            at = channels[None, :] * BK + columns[:, None]
             if OPERAND == tl.bfloat16:  # cut in two once: each step between segments would do it again
                 high, low = cut(S)
-                tl.store(M + tile * (2 * BK * BK) + at, high)
-                tl.store(M + tile * (2 * BK * BK) + BK * BK + at, low)
+                tl.store(M + number * (2 * BK * BK) + at, high)
+                tl.store(M + number * (2 * BK * BK) + BK * BK + at, low)
             else:
-                tl.store(M + tile * (BK * BK) + at, S)
-        else:
-            columns = (block - of_M) * BV + tl.arange(0, BV)
-            S = tl.zeros((BK, BV), tl.float32)
-            S = _through(S, tiles, exact, first, count, HV, columns, BK, VP, SIZE, WIDE, PRECISION, OPERAND, True)
-            tl.store(N + tile * (BK * VP) + channels[:, None] * VP + columns[None, :], S)
+                tl.store(M + number * (BK * BK) + at, S)
 
 
 @triton.jit(do_not_specialize=["HV", "K", "V"])

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import check
-from implementations._triton import alignment, interpreted, launch, padded, precision, ready
-from implementations._triton_chunk import choices, far_kernel, pair_kernel, tile_size
+from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready
+from implementations._triton_chunk import choices, pair_kernel, tile_size
+from implementations._triton_far import far_kernel
 from implementations._triton_raw import Raw, mapped
 from implementations._triton_solve import solve_kernel
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
@@ -29,26 +31,25 @@ FAR_TILES = 8  # tiles of a program that looks for marked ones: few are marked, 
 
 
 class Config(NamedTuple):
-    """How the kernels are launched: columns of a program, pipeline stages, chunks in a segment (0: no segments)."""
+    """How walks are launched: columns of a program, stages of the pipeline, chunks in a segment (0: not cut), warps."""
 
-    walk_block: int
-    walk_stages: int
+    block: int
+    stages: int
     segment: int = 0
-    transition_block: int = 128
-    transition_stages: int = 2
+    warps: int = 4
     link_block: int = 16
     link_stages: int = 3
 
 
 CONFIGURATIONS = {
     "exact": Config(16, 1),
-    "wide": Config(32, 1),
-    "many-heads": Config(64, 3),
-    "some-heads": Config(32, 3),
-    "few-heads": Config(64, 3, segment=16, transition_stages=3),
+    "exact-wide": Config(16, 1, warps=8),
+    "wide": Config(64, 1),
+    "whole": Config(64, 3),
+    "few-heads": Config(64, 3, segment=16),
     # Not chosen by itself: what segments do, on sequences short enough to check.
-    "exact-segments": Config(16, 1, segment=2, transition_block=32, transition_stages=1, link_stages=1),
-    "short-segments": Config(64, 3, segment=2, transition_stages=3),
+    "exact-segments": Config(16, 1, segment=2, link_stages=1),
+    "short-segments": Config(64, 3, segment=2),
 }
 HINTS = {
     "array": "torch",
@@ -67,9 +68,9 @@ def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
     small = dtype != torch.bfloat16 or K > 128
     if name is None:
         if small:
-            name = "wide" if dtype == torch.bfloat16 else "exact"
+            name = "wide" if dtype == torch.bfloat16 else "exact" if K <= 128 else "exact-wide"
         else:
-            name = "many-heads" if HV > 48 else "some-heads" if HV > 16 else "few-heads"
+            name = "whole" if HV > 16 else "few-heads"
     if name not in CONFIGURATIONS:
         raise ValueError(f"configuration: expected one of {', '.join(CONFIGURATIONS)}; got {name!r}")
     if small and not name.startswith("exact") and not (name == "wide" and dtype == torch.bfloat16):
@@ -121,8 +122,8 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
     BK, VP = max(padded(K), 64), max(padded(V), 64)
     half = v.dtype == torch.bfloat16
     wide, unit, count = 2 if half else 1, alignment(K, V), len(plan.chunks) * HV
-    size = tile_size(BK, VP, wide)
-    tiles = torch.empty(count * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
+    size = tile_size(BK, wide)
+    tiles = torch.empty(max(count, 1) * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
     exact = tiles.view(torch.float32)
     common = {
         "HV": HV,
@@ -137,24 +138,31 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
         marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
         inputs = (q, k, g, plan.chunks, _table(device), tiles, exact, marks)
         own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
-        launch(pair_kernel, (count,), *inputs, FAST=half, **own)
+        launch(pair_kernel, (2 * count,), *inputs, FAST=half, FETCH=prefetches(device), **own)
         if half:
             launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, count, BLOCK=FAR_TILES, **own)
         launch(
-            solve_kernel, (count,), v, beta, plan.chunks, tiles, exact, V=V // unit, VP=VP, UNIT=unit,
-            num_warps=WARPS, num_stages=1, maxnreg=SOLVE_REGISTERS if half else None, **common,
+            solve_kernel, (count,), beta, plan.chunks, tiles, exact, num_warps=WARPS, num_stages=1,
+            maxnreg=SOLVE_REGISTERS if half else None, **common,
         )  # fmt: skip
     o = torch.empty_like(v)
     final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
     starts = initial_state
+    walked = (
+        v,
+        TensorDescriptor.from_tensor(tiles.view(-1, BK), [CHUNK, BK]),
+        TensorDescriptor.from_tensor(tiles.view(-1, CHUNK), [CHUNK, CHUNK]),
+        exact,
+        plan.segments,
+    )
     if plan.divided:
-        starts = _between_segments(tiles, exact, plan, initial_state, (N, HV, K, V), config, widths, common)
-    block = min(config.walk_block, VP)
+        starts = _between_segments(walked, plan, initial_state, (N, HV, K, V), config, widths, common)
+    block = min(config.block, VP)
     if len(plan.segments) and HV:
         launch(
-            walk_kernel, (len(plan.segments) * HV * (VP // block),), tiles, exact, plan.segments, starts, o,
-            final_state, K**-0.5 if scale is None else scale, BV=block, HAS_STATE=starts is not None,
-            WANTS_STATE=output_final_state, num_warps=WARPS, num_stages=config.walk_stages, **widths, **common,
+            walk_kernel, (len(plan.segments) * HV * (VP // block),), *walked, starts, o, final_state,
+            K**-0.5 if scale is None else scale, BV=block, HAS_STATE=starts is not None,
+            WANTS_STATE=output_final_state, num_warps=config.warps, num_stages=config.stages, **widths, **common,
         )  # fmt: skip
     return o, final_state
 
@@ -164,18 +172,18 @@ def _table(device):
     return torch.tensor(choices(), dtype=torch.bfloat16).to(device)
 
 
-def _between_segments(tiles, exact, plan, initial_state, size, config, widths, common):
+def _between_segments(walked, plan, initial_state, size, config, widths, common):
     """The state before every segment, [segments, HV, K, V]."""
     (N, HV, K, V), BK, VP = size, common["BK"], widths["VP"]
-    count = len(plan.segments)
-    block = min(config.transition_block, BK, VP)
+    count, device = len(plan.segments), plan.segments.device
+    block = min(config.block, BK, VP)
     cut = common["OPERAND"] == tl.bfloat16
-    M = torch.empty((count, HV, 1 + cut, BK, BK), dtype=torch.bfloat16 if cut else torch.float32, device=tiles.device)
-    N_ = torch.empty((count, HV, BK, VP), dtype=torch.float32, device=tiles.device)
-    starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=tiles.device)
+    M = torch.empty((count, HV, 1 + cut, BK, BK), dtype=torch.bfloat16 if cut else torch.float32, device=device)
+    N_ = torch.empty((count, HV, BK, VP), dtype=torch.float32, device=device)
+    starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=device)
     launch(
-        transition_kernel, (count * HV * (BK // block + VP // block),), tiles, exact, plan.segments, M, N_, VP=VP,
-        BV=block, num_warps=WARPS, num_stages=config.transition_stages, **common,
+        transition_kernel, (count * HV * (BK // block + VP // block),), *walked, M, N_, V=widths["V"], VP=VP,
+        UNIT=widths["UNIT"], BV=block, num_warps=config.warps, num_stages=config.stages, **common,
     )  # fmt: skip
     block = min(config.link_block, VP)
     launch(
