@@ -49,6 +49,11 @@ def prefetches(device: torch.device) -> bool:
     return device.type == "cuda" and not torch.version.hip and not interpreted()
 
 
+def roomy(device: torch.device) -> bool:
+    """Whether a multiprocessor has 227 KiB of shared memory for a program, as Hopper's and its successor's have."""
+    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] in (9, 10)
+
+
 def padded(size: int) -> int:
     """The power of two a block of this size needs."""
     return 1 << (size - 1).bit_length() if size > 0 else 0

@@ -1,12 +1,13 @@
 """Chunk by chunk in Triton: all chunks side by side for what needs no state, then a walk over chunks.
 
-Forward only. Products take the inputs' half precision where that is bfloat16; float16 and float32 are multiplied with
-more (`_triton.precision`). Runs on a GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time:
-the launch configurations are a table by dtype, widths and number of heads, so that no result depends on what else is in
-a batch.
+Forward only, and not under `torch.compile`: there `triton_training` is an operator of torch. Products take the inputs'
+half precision where that is bfloat16; float16 and float32 are multiplied with more (`_triton.precision`). Runs on a
+GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time: the launch configurations are a table by
+dtype, widths and number of heads, so that no result depends on what else is in a batch.
 """
 
 import itertools
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import check
-from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready
+from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready, roomy
 from implementations._triton_chunk import choices, pair_kernel, tile_size
 from implementations._triton_far import far_kernel
 from implementations._triton_raw import Raw, mapped
@@ -31,12 +32,18 @@ FAR_TILES = 8  # tiles of a program that looks for marked ones: few are marked, 
 
 
 class Config(NamedTuple):
-    """How walks are launched: columns of a program, stages of the pipeline, chunks in a segment (0: not cut), warps."""
+    """How walks are launched: columns of a program, stages of the pipeline, and how long sequences are cut.
+
+    `segment`: chunks in a segment, all of which walk at once. `apart`: from so many chunks on a single sequence is cut
+    in two, and the walk of the first runs beside the chunks of the second. 0: not cut.
+    """
 
     block: int
     stages: int
     segment: int = 0
+    apart: int = 0
     warps: int = 4
+    transition_stages: int = 2
     link_block: int = 16
     link_stages: int = 3
 
@@ -46,9 +53,12 @@ CONFIGURATIONS = {
     "exact-wide": Config(16, 1, warps=8),
     "wide": Config(64, 1),
     "whole": Config(64, 3),
+    "apart": Config(64, 3, apart=96),
+    "some-heads": Config(64, 3, segment=32),
     "few-heads": Config(64, 3, segment=16),
-    # Not chosen by itself: what segments do, on sequences short enough to check.
-    "exact-segments": Config(16, 1, segment=2, link_stages=1),
+    # Not chosen by itself: what cuts do, on sequences short enough to check.
+    "short-pieces": Config(64, 3, apart=2),
+    "exact-segments": Config(16, 1, segment=2, transition_stages=1, link_stages=1),
     "short-segments": Config(64, 3, segment=2),
 }
 HINTS = {
@@ -70,7 +80,7 @@ def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
         if small:
             name = "wide" if dtype == torch.bfloat16 else "exact" if K <= 128 else "exact-wide"
         else:
-            name = "whole" if HV > 16 else "few-heads"
+            name = "few-heads" if HV <= 8 else "some-heads" if HV <= 16 else "apart" if HV <= 32 else "whole"
     if name not in CONFIGURATIONS:
         raise ValueError(f"configuration: expected one of {', '.join(CONFIGURATIONS)}; got {name!r}")
     if small and not name.startswith("exact") and not (name == "wide" and dtype == torch.bfloat16):
@@ -115,12 +125,55 @@ def triton_chunked(
 def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, config):
     """The forward pass of checked inputs with a given configuration; returns (o, final_state or None)."""
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
-    initial_state = None if initial_state is None else initial_state.contiguous()
-    device, HV, K, V, N = v.device, shape.HV, shape.K, shape.V, shape.N
-    plan = _plan(_cuts(shape), config.segment, device)
+    state = None if initial_state is None else initial_state.contiguous()
+    o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
+    pieces, kept = _pieces(_cuts(shape), config.apart), []
+    walks = _Beside(v.device) if len(pieces) > 1 and v.device.type == "cuda" else nullcontext()
+    for n, cuts in enumerate(pieces):
+        plan = _plan(cuts, config.segment, v.device)
+        tiles, common = _prepared(q, k, v, g, beta, plan, shape)
+        wanted = output_final_state or n + 1 < len(pieces)
+        before, state = state, _new_state(shape, v.device) if wanted else None
+        kept += [tiles, before]  # what a walk on another stream reads is given back to the allocator behind all
+        with walks:
+            _walked(v, tiles, o, before, state, scale, plan, config, shape, common)
+    if isinstance(walks, _Beside):
+        walks.join()
+    return o, state
+
+
+class _Beside:
+    """A second stream, for walks beside the chunks of the next piece; each waits for what was launched before it."""
+
+    def __init__(self, device):
+        self.main, self.stream = torch.cuda.current_stream(device), _stream(device)
+
+    def __enter__(self):
+        self.stream.wait_stream(self.main)
+        self.entered = torch.cuda.stream(self.stream)
+        self.entered.__enter__()
+
+    def __exit__(self, *error):
+        self.entered.__exit__(*error)
+
+    def join(self):
+        self.main.wait_stream(self.stream)
+
+
+@lru_cache(maxsize=16)
+def _stream(device):
+    return torch.cuda.Stream(device, priority=-1)
+
+
+def _new_state(shape, device):
+    return torch.empty((shape.N, shape.HV, shape.K, shape.V), dtype=torch.float32, device=device)
+
+
+def _prepared(q, k, v, g, beta, plan, shape):
+    """The tiles of a plan's chunks, and the parameters that all kernels share."""
+    device, HV, K, V = v.device, shape.HV, shape.K, shape.V
     # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
-    BK, VP = max(padded(K), 64), max(padded(V), 64)
-    half = v.dtype == torch.bfloat16
+    BK, half = max(padded(K), 64), v.dtype == torch.bfloat16
     wide, unit, count = 2 if half else 1, alignment(K, V), len(plan.chunks) * HV
     size = tile_size(BK, wide)
     tiles = torch.empty(max(count, 1) * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
@@ -133,7 +186,6 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
         "PRECISION": precision(v.dtype),
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
-    widths = {"K": K // unit, "V": V // unit, "VP": VP, "UNIT": unit}
     if count:
         marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
         inputs = (q, k, g, plan.chunks, _table(device), tiles, exact, marks)
@@ -145,26 +197,29 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
             solve_kernel, (count,), beta, plan.chunks, tiles, exact, num_warps=WARPS, num_stages=1,
             maxnreg=SOLVE_REGISTERS if half else None, **common,
         )  # fmt: skip
-    o = torch.empty_like(v)
-    final_state = torch.empty((N, HV, K, V), dtype=torch.float32, device=device) if output_final_state else None
-    starts = initial_state
+    return tiles, common
+
+
+def _walked(v, tiles, o, starts, final_state, scale, plan, config, shape, common):
+    """Walks over the tiles of a plan: fills its tokens of o and the final state."""
+    HV, K, V, VP, unit = shape.HV, shape.K, shape.V, max(padded(shape.V), 64), alignment(shape.K, shape.V)
+    widths = {"K": K // unit, "V": V // unit, "VP": VP, "UNIT": unit}
     walked = (
         v,
-        TensorDescriptor.from_tensor(tiles.view(-1, BK), [CHUNK, BK]),
+        TensorDescriptor.from_tensor(tiles.view(-1, common["BK"]), [CHUNK, common["BK"]]),
         TensorDescriptor.from_tensor(tiles.view(-1, CHUNK), [CHUNK, CHUNK]),
-        exact,
+        tiles.view(torch.float32),
         plan.segments,
     )
     if plan.divided:
-        starts = _between_segments(walked, plan, initial_state, (N, HV, K, V), config, widths, common)
+        starts = _between_segments(walked, plan, starts, (shape.N, HV, K, V), config, widths, common)
     block = min(config.block, VP)
     if len(plan.segments) and HV:
         launch(
-            walk_kernel, (len(plan.segments) * HV * (VP // block),), *walked, starts, o, final_state,
-            K**-0.5 if scale is None else scale, BV=block, HAS_STATE=starts is not None,
-            WANTS_STATE=output_final_state, num_warps=config.warps, num_stages=config.stages, **widths, **common,
+            walk_kernel, (len(plan.segments) * HV * (VP // block),), *walked, starts, o, final_state, scale, BV=block,
+            HAS_STATE=starts is not None, WANTS_STATE=final_state is not None, num_warps=config.warps,
+            num_stages=config.stages, **widths, **common,
         )  # fmt: skip
-    return o, final_state
 
 
 @lru_cache(maxsize=8)
@@ -183,13 +238,13 @@ def _between_segments(walked, plan, initial_state, size, config, widths, common)
     starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=device)
     launch(
         transition_kernel, (count * HV * (BK // block + VP // block),), *walked, M, N_, V=widths["V"], VP=VP,
-        UNIT=widths["UNIT"], BV=block, num_warps=config.warps, num_stages=config.stages, **common,
+        UNIT=widths["UNIT"], BV=block, num_warps=config.warps, num_stages=config.transition_stages, **common,
     )  # fmt: skip
     block = min(config.link_block, VP)
     launch(
         link_kernel, (N * HV * (VP // block),), M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, BV=block,
         HAS_STATE=initial_state is not None, CUT=cut, PRECISION=precision(torch.float32), num_warps=WARPS,
-        num_stages=config.link_stages, **widths,
+        num_stages=min(config.link_stages, 3 if roomy(device) else 2), **widths,
     )  # fmt: skip
     return starts
 
@@ -208,6 +263,15 @@ def _cuts(shape):
     if shape.ends is None:
         return tuple((n * shape.T, (n + 1) * shape.T) for n in range(shape.N))
     return tuple(itertools.pairwise(shape.ends))
+
+
+def _pieces(cuts, apart):
+    """A sequence of at least `apart` chunks in two, the first three times as long; anything else in one piece."""
+    if len(cuts) != 1 or not apart or triton.cdiv(cuts[0][1] - cuts[0][0], CHUNK) < apart:
+        return [cuts]
+    start, stop = cuts[0]
+    middle = start + CHUNK * max(3 * triton.cdiv(stop - start, CHUNK) // 4, 1)
+    return [((start, middle),), ((middle, stop),)]
 
 
 @lru_cache(maxsize=64)

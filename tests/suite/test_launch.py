@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations import _triton
 
@@ -67,6 +68,19 @@ def test_what_a_kernel_is_compiled_for_is_never_mistaken(kernel, change):
         _triton.launch(kernel, (1,), now.pop("x"), now.pop("y"), now.pop("n"), **now)
     assert len(kernel.compiled) == 2
     assert not kernel.calls
+
+
+@pytest.mark.parametrize(
+    ("other", "block"), [(torch.zeros(8, 64), [4, 64]), (torch.zeros(8, 64, dtype=torch.bfloat16), [8, 64])]
+)
+def test_descriptors_are_told_apart_by_what_they_are_compiled_for(kernel, other, block):
+    def described(x, block):
+        return TensorDescriptor.from_tensor(x, block)
+
+    for x, size in ((torch.zeros(8, 64), [8, 64]), (torch.zeros(16, 64), [8, 64]), (other, block)):
+        _triton.launch(kernel, (1,), torch.zeros(64), described(x, size), 7, HV=3, BLOCK=16)
+    assert len(kernel.compiled) == 2
+    assert len(kernel.calls) == 1
 
 
 def test_the_device_of_the_tensors_is_current_while_the_kernel_is_launched(kernel, monkeypatch):

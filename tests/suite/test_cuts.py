@@ -1,0 +1,60 @@
+"""How `triton_chunked` cuts sequences for its launches."""
+
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from implementations.triton_chunked import CHUNK, _pieces, _plan
+
+
+@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 128, 129, 8192, 8191])
+@pytest.mark.parametrize("apart", [0, 2, 96])
+def test_pieces_follow_one_another_on_chunk_borders(tokens, apart):
+    start = 7
+    pieces = _pieces(((start, start + tokens),), apart)
+    assert pieces[0][0][0] == start
+    assert pieces[-1][-1][1] == start + tokens
+    for ((_, stop),), ((first, last),) in itertools.pairwise(pieces):
+        assert stop == first < last
+        assert (first - start) % CHUNK == 0
+    assert len(pieces) == (2 if apart and tokens > CHUNK * (apart - 1) else 1)
+
+
+def test_several_sequences_stay_in_one_piece():
+    cuts = ((0, 9000), (9000, 18000))
+    assert _pieces(cuts, 2) == [cuts]
+
+
+@pytest.mark.parametrize("segment", [0, 2, 16])
+def test_segments_cover_every_chunk_once_and_say_which_is_last(segment):
+    plan = _plan(((0, 130), (130, 130), (130, 1400)), segment, "cpu")
+    covered = [c for first, count, *_ in plan.segments.tolist() for c in range(first, first + count)]
+    assert covered == list(range(len(plan.chunks)))
+    last = {n: row for n, *row in ((row[2], *row) for row in plan.segments.tolist())}
+    assert [last[n][5] for n in range(3)] == [1, 1, 1]
+    assert sum(row[5] for row in plan.segments.tolist()) == 3
+
+
+PIECES = """
+    import torch
+    from implementations.triton_chunked import triton_chunked
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 300, 2, 64).bfloat16() / 8 for _ in range(3))
+    g, beta = -torch.rand(1, 300, 2, 64).bfloat16(), torch.rand(1, 300, 2).bfloat16()
+    state = torch.randn(1, 2, 64, 64)
+    run = lambda name: triton_chunked(
+        q, k, v, g, beta, initial_state=state, output_final_state=True, configuration=name)
+    for one, other in zip(run("whole"), run("short-pieces")):
+        assert torch.equal(one, other)
+"""
+
+
+def test_two_pieces_give_the_bits_of_one():
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", textwrap.dedent(PIECES)], env=environment, cwd=root, check=True, timeout=120)
