@@ -110,7 +110,7 @@ def _gates(gate, OPERAND: tl.constexpr):
 
 
 @triton.jit
-def _fetch(at):
+def fetch(at):
     """Asks for lines of memory to be brought to the second cache; nothing waits for them."""
     code: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
     tl.inline_asm_elementwise(code, "=r,l", [at.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1)
@@ -129,9 +129,9 @@ def loaded(q, k, g, b, key_row, gate_row, length, K, FETCH: tl.constexpr, OPERAN
     query = tl.load(q + i * key_row + channels, mask=mask, other=0.0)
     if FETCH and ((b + 1) * KB < K):
         rows = tl.minimum(tl.arange(0, C), length - 1)
-        _fetch(g + rows * gate_row + (b + 1) * KB)
-        _fetch(k + rows * key_row + (b + 1) * KB)
-        _fetch(q + rows * key_row + (b + 1) * KB)
+        fetch(g + rows * gate_row + (b + 1) * KB)
+        fetch(k + rows * key_row + (b + 1) * KB)
+        fetch(q + rows * key_row + (b + 1) * KB)
     return query.to(tl.float32), key.to(tl.float32), _gates(gate, OPERAND)
 
 
