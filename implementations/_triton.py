@@ -1,5 +1,6 @@
 """What the Triton kernels share: what they refuse, how sequences are told to them, and how they are launched."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -44,11 +45,13 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32x3" if dtype == torch.float16 else "tf32"
 
 
+@lru_cache(maxsize=16)
 def prefetches(device: torch.device) -> bool:
     """Whether kernels may ask for lines of the second cache: an instruction of NVIDIA's."""
     return device.type == "cuda" and not torch.version.hip and not interpreted()
 
 
+@lru_cache(maxsize=16)
 def roomy(device: torch.device) -> bool:
     """Whether a multiprocessor has 227 KiB of shared memory for a program, as Hopper's and its successor's have."""
     return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] in (9, 10)

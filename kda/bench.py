@@ -62,7 +62,7 @@ class Plan:
                     continue
                 job = Job(workload.name, workload.case.but(seed=seed), mode, labelled, first)
                 jobs.append(job)
-                if mode == "decode" and how.device == "cuda":
+                if mode in workload.graph and how.device == "cuda":
                     jobs.append(Job(f"{workload.name}/graph", job.case, mode, labelled, first, graph=True))
         if not jobs:
             raise ValueError("--mode: no chosen workload has this mode; `kda bench --list` shows them")
