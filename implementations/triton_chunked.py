@@ -7,7 +7,7 @@ dtype, widths and number of heads, so that no result depends on what else is in 
 """
 
 import itertools
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -128,36 +128,37 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
     state = None if initial_state is None else initial_state.contiguous()
     o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
     pieces, kept = _pieces(_cuts(shape), config.apart), []
-    walks = _Beside(v.device) if len(pieces) > 1 and v.device.type == "cuda" else nullcontext()
-    for n, cuts in enumerate(pieces):
-        plan = _plan(cuts, config.segment, v.device)
-        tiles, common = _prepared(q, k, v, g, beta, plan, shape)
-        wanted = output_final_state or n + 1 < len(pieces)
-        before, state = state, _new_state(shape, v.device) if wanted else None
-        kept += [tiles, before]  # what a walk on another stream reads is given back to the allocator behind all
-        with walks:
-            _walked(v, tiles, o, before, state, scale, plan, config, shape, common)
-    if isinstance(walks, _Beside):
-        walks.join()
+    apart = len(pieces) > 1 and v.device.type == "cuda"
+    with _beside(v.device) if apart else nullcontext(nullcontext) as walking:
+        for n, cuts in enumerate(pieces):
+            plan = _plan(cuts, config.segment, v.device)
+            tiles, common = _prepared(q, k, v, g, beta, plan, shape)
+            wanted = output_final_state or n + 1 < len(pieces)
+            before, state = state, _new_state(shape, v.device) if wanted else None
+            kept += [tiles, before]  # freed behind the last walk, which may be on another stream
+            with walking():
+                _walked(v, tiles, o, before, state, scale, plan, config, shape, common)
     return o, state
 
 
-class _Beside:
-    """A second stream, for walks beside the chunks of the next piece; each waits for what was launched before it."""
+@contextmanager
+def _beside(device):
+    """Gives a context, to be entered as often as one likes, whose launches go to a second stream.
 
-    def __init__(self, device):
-        self.main, self.stream = torch.cuda.current_stream(device), _stream(device)
+    Each time they wait for what was launched before on the first stream, which in the end waits for all of them.
+    """
+    main, second = torch.cuda.current_stream(device), _stream(device)
 
-    def __enter__(self):
-        self.stream.wait_stream(self.main)
-        self.entered = torch.cuda.stream(self.stream)
-        self.entered.__enter__()
+    @contextmanager
+    def walking():
+        second.wait_stream(main)
+        with torch.cuda.stream(second):
+            yield
 
-    def __exit__(self, *error):
-        self.entered.__exit__(*error)
-
-    def join(self):
-        self.main.wait_stream(self.stream)
+    try:
+        yield walking
+    finally:
+        main.wait_stream(second)
 
 
 @lru_cache(maxsize=16)

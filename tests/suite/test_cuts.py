@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from implementations import triton_chunked
 from implementations.triton_chunked import CHUNK, _pieces, _plan
 
 
@@ -58,3 +60,25 @@ def test_two_pieces_give_the_bits_of_one():
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", textwrap.dedent(PIECES)], env=environment, cwd=root, check=True, timeout=120)
+
+
+def test_walks_wait_for_the_chunks_before_them_and_the_caller_for_all_walks(monkeypatch):
+    said = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            said.append(f"{self.name} waits for {other.name}")
+
+    monkeypatch.setattr(triton_chunked.torch.cuda, "current_stream", lambda device: Stream("main"))
+    monkeypatch.setattr(triton_chunked, "_stream", lambda device: Stream("second"))
+    monkeypatch.setattr(triton_chunked.torch.cuda, "stream", nullcontext)
+    with pytest.raises(RuntimeError), triton_chunked._beside("cuda") as walking:
+        for n in range(2):
+            with walking():
+                said.append(f"walk {n}")
+        raise RuntimeError
+    each = [["second waits for main", f"walk {n}"] for n in range(2)]
+    assert said == [*each[0], *each[1], "main waits for second"]
