@@ -1,13 +1,13 @@
 """The Triton code of the chunked forward, first half: what a chunk needs of itself, all chunks side by side.
 
 A chunk has 64 tokens in 4 parts of 16. `pair_kernel` multiplies every query and key with the keys before it, decayed by
-what lies between; `_triton_solve.solve_kernel` inverts the triangular matrix of the keys and applies it. The decay
-between two tokens is a product of two whose exponents are sums of log decays, never positive: nothing overflows at any
-gate, and no row looks at a later one. Between the halves of a chunk, and between the parts of a half, both tokens decay
-to the border. Inside a part the decay splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2 decays from
-the part's start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that, and all
-rows of float16 and float32 inputs, take the way to the border inside parts too, between blocks of 8, 4, 2 and 1. Which
-way a row takes depends on that row and earlier ones alone, so the future changes no bit of the past.
+what lies between; `_triton_solve.solve_kernel` inverts the triangular matrix of the keys. The decay between two tokens
+is a product of two whose exponents are sums of log decays, never positive: nothing overflows at any gate, and no row
+looks at a later one. Between the halves of a chunk, and between the parts of a half, both tokens decay to the border.
+Inside a part the decay splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2 decays from the part's
+start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that, and all rows of
+float16 and float32 inputs, take the way to the border inside parts too, between blocks of 8, 4, 2 and 1. Which way a
+row takes depends on that row and earlier ones alone, so the future changes no bit of the past.
 
 What the halves of the computation hand over is one tile a chunk and head, in bfloat16 or float32, its rows zero behind
 the sequence (`tile_size` numbers):
@@ -56,12 +56,6 @@ def choices() -> list[list[list[bool]]]:
 def exact_part(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
     """Where a tile's float32 numbers begin in `exact`: `last`, and behind it the products of keys."""
     return exact + tile * (SIZE // WIDE) + (3 * C * BK + C * C) // WIDE
-
-
-@triton.jit
-def lower():
-    """Where the products of keys are written and read: blocks of 16 x 16 on or below the diagonal."""
-    return tl.arange(0, C)[None, :] // SUB <= tl.arange(0, C)[:, None] // SUB
 
 
 @triton.jit
@@ -240,7 +234,7 @@ def _near(q, k, g, table, tile, exact, mark, key_row, gate_row, length, K, BK: t
         tl.store(mark, (tl.min(least, axis=0) < REACH).to(tl.int32))
     else:
         reads, keys = by_levels(q, k, g, table, key_row, gate_row, i >= 0, length, K, BK, 5, PRECISION, OPERAND)
-    here = lower() & (i // (C // 2) == j // (C // 2))
+    here = (j // SUB <= i // SUB) & (i // (C // 2) == j // (C // 2))
     reads = stored(tl.where(here & (j <= i), reads, 0.0), tile, OPERAND)
     tl.store(tile + 3 * C * BK + i * C + j, reads, mask=(i < C // 2) | (j >= C // 2))
     tl.store(exact + BK + i * C + j, tl.where(j < i, keys, 0.0), mask=here)

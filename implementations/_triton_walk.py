@@ -17,7 +17,7 @@ follow one after the other, and then all segments walk at once.
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import C, ahead, cut, dot, exact_part
+from implementations._triton_chunk import C, ahead, cut, dot, exact_part, solve_part
 
 
 @triton.jit
@@ -36,8 +36,8 @@ def _rows(rows, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr)
 @triton.jit
 def _pairs(pairs, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
     """Of a tile A (0) or T (1), [C, C], transposed."""
-    first: tl.constexpr = 3 * BK + which * (C + WIDE * BK // C)
-    return tl.trans(pairs.load([(tile * (SIZE // C)).to(tl.int32) + first, 0]))
+    first = solve_part(0, BK, WIDE) if which else 3 * C * BK
+    return tl.trans(pairs.load([(tile * (SIZE // C)).to(tl.int32) + first // C, 0]))
 
 
 @triton.jit

@@ -30,6 +30,7 @@ from benchmarks.ratios import paired, say
 from benchmarks.roofline import floor
 from benchmarks.workloads import FLASHKDA_PACKED, MODES, SETS, WORKLOADS, choose
 from implementations.torch_chunked import torch_chunked
+from kda.bench import Plan, how_of
 from kda.cli import cli
 from kda_spec import adjoint, trace
 from properties.budgets import output_budget, state_budget
@@ -161,6 +162,26 @@ def test_the_floor_is_the_bytes_that_must_move(name, expected):
     assert found == pytest.approx(expected, rel=0.04) and by == "bytes"
     both, _ = floor(_shapes(WORKLOADS[name].case), "forward+backward", rates)
     assert both == pytest.approx(2 * found, rel=1e-3)  # every input also has a gradient, every output a cotangent
+
+
+def test_graphs_are_timed_where_the_host_is_slower_than_a_gpu():
+    how = how_of(device="cuda", array="torch", rounds=None, seconds=1, timeout=1)
+    plan = Plan.make(
+        (),
+        workloads=("fixed-8192-h96", "fixed-8192-h8", "packed-8192-h8", "decode-n1"),
+        modes=(),
+        case=None,
+        baseline=None,
+        seed=0,
+        out=Path("r"),
+        resume=False,
+        command="kda bench",
+        how=how,
+    )
+    assert [(job.workload, job.mode) for job in plan.jobs if job.graph] == [
+        ("fixed-8192-h8/graph", "forward"),
+        ("decode-n1/graph", "decode"),
+    ]
 
 
 def test_every_workload_says_exactly_what_it_is():

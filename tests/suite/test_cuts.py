@@ -35,11 +35,11 @@ def test_several_sequences_stay_in_one_piece():
 @pytest.mark.parametrize("segment", [0, 2, 16])
 def test_segments_cover_every_chunk_once_and_say_which_is_last(segment):
     plan = _plan(((0, 130), (130, 130), (130, 1400)), segment, "cpu")
-    covered = [c for first, count, *_ in plan.segments.tolist() for c in range(first, first + count)]
-    assert covered == list(range(len(plan.chunks)))
-    last = {n: row for n, *row in ((row[2], *row) for row in plan.segments.tolist())}
-    assert [last[n][5] for n in range(3)] == [1, 1, 1]
-    assert sum(row[5] for row in plan.segments.tolist()) == 3
+    rows = plan.segments.tolist()
+    assert [c for first, count, *_ in rows for c in range(first, first + count)] == list(range(len(plan.chunks)))
+    last = {n: is_last for _, _, n, _, _, is_last in rows}
+    assert last == {0: 1, 1: 1, 2: 1}
+    assert sum(is_last for *_, is_last in rows) == 3
 
 
 PIECES = """
