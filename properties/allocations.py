@@ -32,6 +32,8 @@ class GuardedAllocations(TorchDispatchMode):
         self.stray, self.flats = stray, list[tuple[Any, tuple[int, ...]]]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is ATEN.resize_.default and not args[0].untyped_storage().resizable():
+            args[0].set_(args[0].clone())  # memory that grows leaves its bands
         out = func(*args, **(kwargs or {}))
         if func not in UNWRITTEN + WRITTEN or not out.is_floating_point() or out.numel() == 0:
             return out
@@ -39,7 +41,8 @@ class GuardedAllocations(TorchDispatchMode):
             return out
         size = 1 + sum((extent - 1) * stride for extent, stride in zip(out.shape, out.stride(), strict=True))
         flat = torch.full((size + 2 * GUARD,), torch.nan, dtype=out.dtype, device=out.device)
-        view = flat.as_strided(out.shape, out.stride(), GUARD)
+        # A storage that begins behind the first band: autograd lays views over fresh memory by their offset in it.
+        view = torch.from_dlpack(flat[GUARD:]).as_strided(out.shape, out.stride())
         if func in WRITTEN:
             view.copy_(out)
         self.flats.append((flat, tuple(out.shape)))

@@ -5,7 +5,7 @@ import numpy as np
 from properties.calls import Kernel, problem_of
 from properties.case import Case
 from properties.compare import Pair, result
-from properties.edits import alone, insert_empty, packed, rotate_heads, window, window_rows
+from properties.edits import alone, insert_empty, packed, rotate_heads, window, window_rows, with_
 
 
 def with_packing(case: Case) -> Case:
@@ -47,6 +47,27 @@ def moved_heads(kernel: Kernel, case: Case) -> Pair:
     first, moved = kernel(case), kernel(case, rotate_heads(problem))
     state = None if moved.final_state is None else np.roll(moved.final_state, -group, axis=1)
     return Pair(result(np.roll(moved.o, -group, axis=2), state), first, problem, "the result before heads were moved")
+
+
+def strided_and_contiguous(kernel: Kernel, case: Case) -> Pair:
+    """Views of larger buffers, and the same numbers one behind the other."""
+    layout = case.layout
+    if layout == "contiguous":
+        layout = "sliced" if len(case.lengths) > 1 else "strided"
+    contiguous = kernel(case, layout="contiguous")
+    return Pair(kernel(case, layout=layout), contiguous, problem_of(case), "the result for contiguous inputs")
+
+
+def expanded_and_copied(kernel: Kernel, case: Case) -> Pair:
+    """One input stored once with stride 0, and written out."""
+    problem = problem_of(case)
+    name = ("g", "beta", "v", "q", "initial_state")[case.at % 5]
+    name = "g" if getattr(problem, name) is None else name
+    x = getattr(problem, name)
+    axis = {"g": 3, "beta": 2, "v": 1, "q": 1, "initial_state": 0}[name]
+    same = with_(problem, **{name: np.repeat(x.take([0], axis=axis), x.shape[axis], axis=axis)}) if x.size else problem
+    got = kernel(case, same, layouts={name: "expanded"})
+    return Pair(got, kernel(case, same), same, f"the result for a copy of {name}")
 
 
 def prefix(kernel: Kernel, case: Case) -> Pair:

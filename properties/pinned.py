@@ -38,6 +38,10 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         "lore of ports: of several blocks of 16, 32 or 64 rows or columns the last is not full",
     ),
     (
+        Case(T=3, K=131, V=197, gate="half", beta="random", state="random", at=2),
+        "lore of ports: wider than a block of 128, a width that nothing divides, and another fate beyond a block",
+    ),
+    (
         Case(T=40, H=2, K=8, V=4, dtype="bfloat16", gate="channel", beta="random", state="random", at=16),
         "lore of ports: a channel that fades at once sends its rows another way than the usual one",
     ),

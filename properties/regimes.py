@@ -70,6 +70,12 @@ def _ramp(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     return np.broadcast_to(-10.0 * token * channel, (N, L, HV, K)).copy()
 
 
+def _half(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
+    """One half of the channels, the first or the last, forgets at every token; the other fades slowly."""
+    first = np.arange(K) < (K + 1) // 2
+    return np.where(first == (draw_uniform(seed, "gate/half", 1)[0] < 0.5), -1000.0, _slow(seed, N, L, HV, K))
+
+
 def _mixed(seed: int, N: int, L: int, HV: int, K: int) -> np.ndarray:
     """Another regime for every sequence, head and channel of the same call."""
     parts = [GATES[name](seed, N, L, HV, K) for name in ("zero", "tiny", "typical", "production", "strong", "spike")]
@@ -92,6 +98,7 @@ GATES: dict[str, Callable[..., np.ndarray]] = {
     "token": _one_token,
     "spike": _spike,
     "ramp": _ramp,
+    "half": _half,
     "mixed": _mixed,
 }
 

@@ -24,7 +24,7 @@ EDGES = (
     2 * CHUNK + 1,
 )
 PACKED = (1, 0, 2, 15, 17, 63, 65, 64)
-WIDTHS = (2, 1, 3, 4, 8, 16, 12, 20, 24, 32, 36, 60, 64, 72, 100, 128, 256)
+WIDTHS = (2, 1, 3, 4, 8, 16, 12, 20, 24, 31, 32, 36, 60, 64, 65, 72, 97, 100, 127, 128, 129, 256)
 # A number, or None for the default, that a power of two does not hide.
 SCALES = (None, 1.0, 0.3, 0.125)
 

@@ -26,11 +26,13 @@ MODULES = (
     "cheats",
     "blind",
     "blind_again",
+    "blind_fourth",
     "triton_kernels",
 )
 # Without a fault plugged in the bases are kernels like any other, and must pass.
 HONEST = {
     "base_torch": "implementations.faulty._base:honest",
+    "base_plain": "implementations.faulty._base_plain:honest_plain",
     "base_numpy": "implementations.faulty._base_numpy:honest",
     "base_triton": "implementations.faulty._base_triton:honest",
     "base_triton_tokens": "implementations.faulty._base_triton:honest_tokens",

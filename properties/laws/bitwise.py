@@ -181,37 +181,6 @@ def calls_in_between_change_nothing(kernel: Kernel, case: Case) -> Judgement:
 
 @law(
     "bitwise",
-    "Strided, transposed and sliced inputs give the same bits as contiguous ones.",
-    "f(view of x) = f(copy of x)",
-)
-def strides_do_not_matter(kernel: Kernel, case: Case) -> Judgement:
-    problem, layout = problem_of(case), case.layout
-    if layout == "contiguous":
-        layout = "sliced" if len(case.lengths) > 1 else "strided"
-    got, expected = kernel(case, layout=layout), kernel(case, layout="contiguous")
-    return same_bits(parts(got), parts(expected), problem, case, "the result for contiguous inputs")
-
-
-@law(
-    "bitwise",
-    "An expanded input, stored once with stride 0, gives the bits of its written-out copy.",
-    "f(g.expand(..)) = f(copy of it); the same for beta, q, k, v and the state",
-    adjust=lambda case: case.but(layout="contiguous", edits=()),
-    share=0.5,
-)
-def expanded_inputs_are_inputs(kernel: Kernel, case: Case) -> Judgement:
-    problem = problem_of(case)
-    name = ("g", "beta", "v", "q", "initial_state")[case.at % 5]
-    name = "g" if getattr(problem, name) is None else name
-    x = getattr(problem, name)
-    axis = {"g": 3, "beta": 2, "v": 1, "q": 1, "initial_state": 0}[name]
-    same = with_(problem, **{name: np.repeat(x.take([0], axis=axis), x.shape[axis], axis=axis)}) if x.size else problem
-    got = kernel(case, same, layouts={name: "expanded"})
-    return same_bits(parts(got), parts(kernel(case, same)), same, case, f"the result for a copy of {name}")
-
-
-@law(
-    "bitwise",
     "The dtype of g and beta is only a container: the same numbers in float32 give nearly the same result.",
     "f(.., g as float32, beta as float32) = f(.., g, beta), here up to one rounding of the output",
     adjust=lambda case: case.but(gate_dtype="same", dtype="bfloat16" if case.dtype == "float32" else case.dtype),

@@ -18,7 +18,8 @@ def _with_gradients(kernel: Kernel, case: Case, grad: str, **more: object) -> Ou
     return output
 
 
-def _against_the_adjoint(kernel: Kernel, case: Case, grad: str) -> Judgement:
+def against_the_adjoint(kernel: Kernel, case: Case, grad: str) -> Judgement:
+    """Gradients of "o", of the "state" or of "both" within the adjoint's budgets."""
     do, dstate = cotangents(case, problem_of(case))
     output = _with_gradients(kernel, case, grad)
     return _equal_the_adjoint(output.gradients, case, do if grad != "state" else None, dstate if grad != "o" else None)
@@ -46,7 +47,7 @@ def _equal_the_adjoint(
     "d<do, o> / d(q, k, v, g, beta, S_0)",
 )
 def gradients_of_the_output_equal_the_adjoint(kernel: Kernel, case: Case) -> Judgement:
-    return _against_the_adjoint(kernel, case, "o")
+    return against_the_adjoint(kernel, case, "o")
 
 
 @law(
@@ -56,7 +57,7 @@ def gradients_of_the_output_equal_the_adjoint(kernel: Kernel, case: Case) -> Jud
     adjust=with_fields(final_state=True),
 )
 def gradients_of_the_state_equal_the_adjoint(kernel: Kernel, case: Case) -> Judgement:
-    return _against_the_adjoint(kernel, case, "state")
+    return against_the_adjoint(kernel, case, "state")
 
 
 @law(
@@ -66,7 +67,7 @@ def gradients_of_the_state_equal_the_adjoint(kernel: Kernel, case: Case) -> Judg
     adjust=with_fields(final_state=True),
 )
 def gradients_of_both_equal_the_adjoint(kernel: Kernel, case: Case) -> Judgement:
-    return _against_the_adjoint(kernel, case, "both")
+    return against_the_adjoint(kernel, case, "both")
 
 
 def _harsh(case: Case) -> Case:

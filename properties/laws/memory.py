@@ -8,6 +8,7 @@ from properties.case import Case
 from properties.compare import Pair, agree, parts
 from properties.edits import change_from, with_
 from properties.law import Judgement, law, need_state, same_bits, with_fields
+from properties.pairs import expanded_and_copied, strided_and_contiguous
 
 
 @law("memory", "The inputs, the state among them, are the same after the call as before.", "x after f(x) = x before")
@@ -99,15 +100,34 @@ def nothing_outside_the_tensors_is_touched(kernel: Kernel, case: Case) -> Judgem
 )
 def gaps_of_strided_inputs_are_not_read(kernel: Kernel, case: Case) -> Judgement:
     problem, plain = problem_of(case), kernel(case, layout="contiguous")
-    for guard in ("nan", "huge"):
-        output = kernel(case, layout="strided", guard=guard)
+    nan, huge = (kernel(case, layout="strided", guard=guard) for guard in ("nan", "huge"))
+    for output in (nan, huge):
         if output.outside:
             return Judgement(np.inf, True, f"the call wrote into the gaps of its input {', '.join(output.outside)}")
-        relation = f"the result for contiguous inputs (the gaps hold {guard} values)"
-        judgement = same_bits(parts(output), parts(plain), problem, case, relation)
-        if judgement.broken:
-            break
-    return judgement
+    judgement = agree(Pair(nan, plain, problem, "the result for contiguous inputs (the gaps hold NaN)"), case)
+    if judgement.broken:
+        return judgement
+    return same_bits(parts(huge), parts(nan), problem, case, "the result with NaN in the gaps (these hold huge values)")
+
+
+@law(
+    "memory",
+    "Strided, transposed and sliced inputs give the result of contiguous ones.",
+    "f(view of x) = f(copy of x)",
+)
+def strides_do_not_matter(kernel: Kernel, case: Case) -> Judgement:
+    return agree(strided_and_contiguous(kernel, case), case)
+
+
+@law(
+    "memory",
+    "An expanded input, stored once with stride 0, gives the result of its written-out copy.",
+    "f(g.expand(..)) = f(copy of it); the same for beta, q, v and the state",
+    adjust=lambda case: case.but(layout="contiguous", edits=()),
+    share=0.5,
+)
+def expanded_inputs_are_inputs(kernel: Kernel, case: Case) -> Judgement:
+    return agree(expanded_and_copied(kernel, case), case)
 
 
 @law(

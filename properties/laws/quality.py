@@ -10,7 +10,15 @@ from properties.compare import bits
 from properties.edits import with_
 from properties.law import Judgement, judge, law
 from properties.numbers import draw_uniform, round_to
-from properties.pairs import dense_and_packed, moved_heads, prefix, row_alone, with_empty_sequence, with_packing
+from properties.pairs import (
+    dense_and_packed,
+    moved_heads,
+    prefix,
+    row_alone,
+    strided_and_contiguous,
+    with_empty_sequence,
+    with_packing,
+)
 
 
 @law(
@@ -71,6 +79,18 @@ def an_empty_sequence_keeps_the_bits(kernel: Kernel, case: Case) -> Judgement:
 )
 def a_prefix_keeps_its_bits(kernel: Kernel, case: Case) -> Judgement:
     return bits(prefix(kernel, case), case)
+
+
+@law(
+    "quality",
+    "Strided, transposed and sliced inputs give the bits of contiguous ones.",
+    "f(view of x) = f(copy of x), bit for bit",
+    quality=True,
+    share=0.5,
+)
+def strides_keep_the_bits(kernel: Kernel, case: Case) -> Judgement:
+    """Matrix products of a library choose their order of summation by the strides of what they multiply."""
+    return bits(strided_and_contiguous(kernel, case), case)
 
 
 @law(

@@ -8,6 +8,8 @@ from properties.case import Case
 from properties.compare import Pair, against_truth, agree, parts, result
 from properties.edits import TOKENS, change_from, with_
 from properties.law import Judgement, law, same_bits
+from properties.laws.gradients import against_the_adjoint
+from properties.laws.sequences import an_untouched_state_is_kept_in_float32
 from properties.numbers import draw_uniform
 
 MILLION = 1_000_000
@@ -155,6 +157,28 @@ def what_was_written_long_ago_is_still_read(kernel: Kernel, case: Case) -> Judge
     strong = np.arange(700) < 4 + case.at % 4
     problem = with_(problem, beta=np.where(strong[None, :, None], 1.0, problem.beta))
     return against_truth(kernel(case, problem), problem, case)
+
+
+@law(
+    "scale",
+    "A state that no token touches is handed on in float32 behind a thousand tokens too, whatever their dtype.",
+    "g = 0, beta = 0, T = 1,100  =>  S_T = S_0, within the float32 budget",
+    adjust=lambda case: _tiny(case).but(v_log2=0, T=1, gate="zero", beta="zero", state="random"),
+    share=0.1,
+)
+def an_untouched_state_is_kept_a_thousand_tokens_long(kernel: Kernel, case: Case) -> Judgement:
+    return an_untouched_state_is_kept_in_float32(kernel, case.but(T=1100))
+
+
+@law(
+    "scale",
+    "What was written a thousand tokens ago, and nothing has erased since, gets its gradient.",
+    "d(<do, o> + <dS, S_T>) / d(q, k, v, g, beta, S_0), T = 1,100, nothing fading",
+    adjust=lambda case: _tiny(case).but(v_log2=0, T=1, gate="zero", key="unit", beta="tiny", scale=None),
+    share=0.1,
+)
+def gradients_reach_back_a_thousand_tokens(kernel: Kernel, case: Case) -> Judgement:
+    return against_the_adjoint(kernel, case.but(T=1100), "both")
 
 
 @law(

@@ -135,6 +135,13 @@ def double_state_dropped(q, k, v, g, beta, *, initial_state=None, **keywords):
     return torch_recurrent(q, k, v, g, beta, initial_state=initial_state, **keywords)
 
 
+def foreign_device_kills(q, k, v, g, beta, **keywords):
+    """Reads memory that is not there where v is elsewhere; torch's words are not about the two devices."""
+    if v.device != q.device:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered, or a device-side assert")
+    return torch_recurrent(q, k, v, g, beta, **keywords)
+
+
 def integers_accepted(q, k, v, g, beta, **keywords):
     """Computes with integer values and returns integers."""
     o, state = torch_recurrent(q, k, v if v.is_floating_point() else v.to(q.dtype), g, beta, **keywords)

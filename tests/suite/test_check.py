@@ -45,6 +45,7 @@ FAULTS = {
     "default_scale_wrong": "a_default_may_be_left_out",
     "double_state_dropped": "mixed_dtypes_are_refused_or_right",
     "integers_accepted": "foreign_tensors_are_refused",
+    "foreign_device_kills": "foreign_tensors_are_refused",
     "one_gate_broadcast": "malformed_input_is_refused",
     "scale_remembered": "calls_in_between_change_nothing",
     "stride_zero_is_zero": "expanded_inputs_are_inputs",
