@@ -128,7 +128,7 @@ def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
         asked = [x["status"] for x in qualities if x["status"] not in ("unsupported", "not-run")]
         count = lambda *status: str(sum(line["status"] in status for line in lines))  # noqa: B023, E731
         passed = [line["worst"] for line in lines if line["status"] == "pass" and line["worst"] is not None]
-        verdict = "FALSIFIED" if count(*FALSIFIED) != "0" else "holds" if passed else "unusable"
+        verdict = "FALSIFIED" if count(*FALSIFIED) != "0" else "holds" if passed else "unusable" if lines else "not asked"
         table.add_row(
             name,
             verdict,

@@ -1,4 +1,4 @@
-"""Qualities: batch invariance bit for bit, accuracy behind a reset. Honest kernels may lack them; nobody is accused."""
+"""Qualities: batch invariance bit for bit, strengths and accuracy in full. Honest kernels may lack them; nobody is accused."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from kda_spec import trace
 from properties.budgets import informative, output_errors
 from properties.calls import Kernel, problem_of
 from properties.case import Case
-from properties.compare import bits
+from properties.compare import bits, parts
 from properties.edits import with_
 from properties.law import Judgement, judge, law
 from properties.numbers import draw_uniform, round_to
@@ -91,6 +91,35 @@ def a_prefix_keeps_its_bits(kernel: Kernel, case: Case) -> Judgement:
 def strides_keep_the_bits(kernel: Kernel, case: Case) -> Judgement:
     """Matrix products of a library choose their order of summation by the strides of what they multiply."""
     return bits(strided_and_contiguous(kernel, case), case)
+
+
+@law(
+    "quality",
+    "Strengths in float32 beside tokens of half precision count in full.",
+    "f(.., beta) is not, bit for bit, f(.., beta rounded to the dtype of v)",
+    adjust=lambda case: case.but(
+        dtype="float16" if case.dtype == "float16" else "bfloat16",
+        gate_dtype="float32",
+        beta="random",
+        key="unit",
+        T=max(case.T, 20),
+        K=max(case.K, 8),
+        V=max(case.V, 8),
+        packed=(),
+        edits=(),
+    ),
+    quality=True,
+    share=0.5,
+)
+def a_float32_strength_counts_in_full(kernel: Kernel, case: Case) -> Judgement:
+    """Rounding beta costs no more than rounding an operand of a product, so no budget can tell."""
+    problem = problem_of(case)
+    rounded = with_(problem, beta=round_to(problem.beta, case.dtype))
+    got, coarse = parts(kernel(case)), parts(kernel(case, rounded))
+    matters = bool(np.any(rounded.beta != problem.beta)) and any(np.any(x) for x in coarse.values())
+    if matters and all(np.array_equal(x, coarse[name], equal_nan=True) for name, x in got.items()):
+        return Judgement(np.inf, True, f"beta counts as if it had been rounded to {case.dtype}: the same bits")
+    return Judgement(0.0, matters)
 
 
 @law(
