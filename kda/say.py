@@ -85,8 +85,9 @@ class Talker:
             self.console.print(escape(describe(line)), soft_wrap=True) if n < SHOWN_WHOLE else None
         for line in broken[SHOWN_WHOLE:]:
             self.console.print(escape(f"  also {line['law']}: {line['case']}"), soft_wrap=True)
-        if not broken and not any(line["status"] == "pass" for line in lines):
-            reasons = sorted({str(line["reason"]) for line in lines})
+        verdicts = [line for line in lines if not line.get("quality")]
+        if verdicts and not broken and not any(line["status"] == "pass" for line in lines):
+            reasons = sorted({str(line["reason"]) for line in verdicts})
             self.console.print(escape(f"\n{name} is unusable: it refused everything ({reasons[0]})"), style="bold red")
             return 2
         if reason := _mostly_refused(lines):
@@ -128,7 +129,8 @@ def _table(by_kernel: dict[str, list[dict[str, Any]]]) -> Table:
         asked = [x["status"] for x in qualities if x["status"] not in ("unsupported", "not-run")]
         count = lambda *status: str(sum(line["status"] in status for line in lines))  # noqa: B023, E731
         passed = [line["worst"] for line in lines if line["status"] == "pass" and line["worst"] is not None]
-        verdict = "FALSIFIED" if count(*FALSIFIED) != "0" else "holds" if passed else "unusable" if lines else "not asked"
+        nothing = "unusable" if lines else "not asked"
+        verdict = "FALSIFIED" if count(*FALSIFIED) != "0" else "holds" if passed else nothing
         table.add_row(
             name,
             verdict,

@@ -1,4 +1,4 @@
-"""Qualities: batch invariance bit for bit, strengths and accuracy in full. Honest kernels may lack them; nobody is accused."""
+"""Qualities: batch invariance bit for bit, strengths and accuracy in full. They accuse nobody."""
 
 import numpy as np
 

@@ -135,6 +135,11 @@ def double_state_dropped(q, k, v, g, beta, *, initial_state=None, **keywords):
     return torch_recurrent(q, k, v, g, beta, initial_state=initial_state, **keywords)
 
 
+def strength_in_half(q, k, v, g, beta, **keywords):
+    """Rounds a float32 beta to the dtype of v, which bfloat16 operands lose as well."""
+    return torch_recurrent(q, k, v, g, beta.to(v.dtype).to(beta.dtype), **keywords)
+
+
 def foreign_device_kills(q, k, v, g, beta, **keywords):
     """Reads memory that is not there where v is elsewhere; torch's words are not about the two devices."""
     if v.device != q.device:
