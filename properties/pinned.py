@@ -49,6 +49,14 @@ HISTORY: tuple[tuple[Case, str], ...] = (
         Case(T=63, K=8, V=4, gate="typical", beta="random", at=47),
         "intel/llm-scaler #464: a whole tile is stored, one element behind the end",
     ),
+    (
+        Case(H=2, group=2, K=4, V=3, gate="typical", state="random"),
+        "lore of ports: a call of one token goes another way",
+    ),
+    (
+        Case(packed=(2, 0, 1), K=4, V=3, gate="typical", state="random", at=1),
+        "lore of ports: as many tokens as sequences, which are not one token each",
+    ),
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random", at=5), "flashinfer #3536: an empty sequence"),
     (
         Case(H=2, K=4, V=3, gate="slow", steps=(("prefill", 0, 3), ("decode", 0), ("rollback", 0, 1), ("decode", 0))),

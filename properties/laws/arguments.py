@@ -18,7 +18,7 @@ from properties.numbers import round_to
     "refuse",
     "scale is honoured, and K ** -0.5 where it is not given.",
     "f(.., scale=s) = f(.., scale=1) s",
-    adjust=lambda case: case.but(scale=(None, 1.0, 0.3, -0.5)[case.at % 4]),
+    adjust=lambda case: case.but(scale=(None, 1.0, 0.3, -0.5, -1.0, 0.0)[case.at % 6]),
     share=0.5,
 )
 def the_scale_is_honoured(kernel: Kernel, case: Case) -> Judgement:

@@ -58,11 +58,18 @@ def malformed_input_is_refused(kernel: Kernel, case: Case) -> Judgement:
     return judgement
 
 
+def _all_at_hand(case: Case) -> Case:
+    """No tensor that a kernel might not need: a strength of zero makes keys and values idle."""
+    return _well_formed(case).but(
+        state="random", beta="random", dtype="float32", gate_dtype="same", layout="contiguous"
+    )
+
+
 @law(
     "refuse",
     "Values of integers and tensors on different devices are refused, never computed with.",
     "v an integer tensor; k, v, beta or the state on another device than q  =>  ValueError, .. or torch's own",
-    adjust=lambda case: _well_formed(case).but(state="random", dtype="float32", gate_dtype="same", layout="contiguous"),
+    adjust=_all_at_hand,
     share=0.3,
 )
 def foreign_tensors_are_refused(kernel: Kernel, case: Case) -> Judgement:
@@ -74,7 +81,7 @@ def foreign_tensors_are_refused(kernel: Kernel, case: Case) -> Judgement:
         if judgement.broken:
             break
         what = f"{name} on device {elsewhere}"
-        judgement = _refuses(kernel, case, problem, what, ("device", elsewhere), devices={name: elsewhere})
+        judgement = _refuses(kernel, case, problem, what, (elsewhere,), devices={name: elsewhere})
     return judgement
 
 
