@@ -194,8 +194,10 @@ def _pinned(suspect: Suspect, law: Law) -> tuple[Case, ...]:
     """The pinned cases; under the interpreter the small ones."""
     if suspect.array != "triton":
         return PINNED
-    most = PINNED_TOKENS_ORACLE if law.family == "oracle" else PINNED_TOKENS
-    return tuple(case for case in PINNED if case.B * sum(case.lengths) * case.H * case.group <= most)
+    oracle = law.family == "oracle"
+    most, widest = (PINNED_TOKENS_ORACLE, 256) if oracle else (PINNED_TOKENS, 128)
+    small = (case for case in PINNED if max(case.K, case.V) <= widest)
+    return tuple(case for case in small if case.B * sum(case.lengths) * case.H * case.group <= most)
 
 
 def _add(lines: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:

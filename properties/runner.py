@@ -113,8 +113,8 @@ def examine(
 
 
 def _pinned_failing(trial: Trial, pinned: tuple[Case, ...], dtypes: tuple[str, ...], end: float) -> Case | None:
-    """The first pinned case that breaks the law; none is begun after `end`."""
-    for n, case in enumerate(map(trial.adjust, pinned)):
+    """The first pinned case that breaks the law; none is begun after `end`, and none twice that a law makes equal."""
+    for n, case in enumerate(dict.fromkeys(map(trial.adjust, pinned))):
         if n and time.monotonic() > end:
             break
         if case.dtype in dtypes and breaks(trial.count(case)):
