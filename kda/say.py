@@ -86,7 +86,10 @@ class Talker:
         for line in broken[SHOWN_WHOLE:]:
             self.console.print(escape(f"  also {line['law']}: {line['case']}"), soft_wrap=True)
         verdicts = [line for line in lines if not line.get("quality")]
-        if verdicts and not broken and not any(line["status"] == "pass" for line in lines):
+        if not verdicts:
+            self.console.print(f"\n{name}: qualities alone were asked, which are no verdict", style="yellow")
+            return 2
+        if not broken and not any(line["status"] == "pass" for line in lines):
             reasons = sorted({str(line["reason"]) for line in verdicts})
             self.console.print(escape(f"\n{name} is unusable: it refused everything ({reasons[0]})"), style="bold red")
             return 2
