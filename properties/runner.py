@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import HypothesisWarning
 
 from properties.before import SECONDS, Asking, Run, find, make_small
-from properties.blame import explain, explain_after
-from properties.calls import Broke, Kernel, NotRun, Refused, problem_of
+from properties.calls import Kernel
 from properties.case import Case
 from properties.law import Law
+from properties.looks import looks_like, looks_like_before
 from properties.profiles import Profile
 from properties.shrink import Attempts, indifferent, set_by_law, simplify
 from properties.strategies import cases, legal
@@ -209,9 +209,9 @@ def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pin
     record.status, record.message, record.case, record.before = status, message, repr(case), list(map(repr, before))
     if before or not breaks(status):
         record.status, record.message = "nondeterministic", _depends(before, message, trial.counts["tried"])
-        record.blame = _blame_before(trial, before, case)
+        record.blame = looks_like_before(trial, before, case)
     else:
-        record.blame = _blame(trial, [case, failing, _richer(case)])
+        record.blame = looks_like(trial, [case, failing, _richer(case)])
     if judgement is not None:
         if breaks(status):
             record.nature = "structural" if record.blame else trial.nature()
@@ -244,35 +244,6 @@ def _richer(case: Case) -> Case:
     return case.but(
         T=max(case.T, 5), K=max(case.K, 3), V=max(case.V, case.K + 2), gate="typical", beta="random", state="random"
     )
-
-
-def _blame(trial: Trial, cases: list[Case]) -> str | None:
-    """Which altered specification gives the kernel's result of a plain call on these cases, the first above all."""
-    results = []
-    try:
-        for case in dict.fromkeys(cases):
-            if case.steps or sum(case.lengths) > 500:
-                continue
-            try:
-                results.append((problem_of(case), trial.kernel(case, checked=False), case.dtype))
-            except Refused:
-                continue
-        shaped = [(p, out, dtype) for p, out, dtype in results if out.o.shape == (p.B, p.T, p.HV, p.V)]
-        return explain(shaped) if shaped and shaped[0][0] is problem_of(cases[0]) else None
-    except (Broke, NotRun, ValueError):
-        return None
-
-
-def _blame_before(trial: Trial, before: Run, case: Case) -> str | None:
-    """What of the call before the kernel still uses, by plain calls of the cases."""
-    if not before or case.steps or sum(case.lengths) > 500:
-        return None
-    try:
-        trial.kernel.worker.renew()
-        outputs = [trial.kernel(one, checked=False) for one in (*before, case)]
-    except (Refused, Broke, NotRun, ValueError):
-        return None
-    return explain_after(problem_of(before[-1]), problem_of(case), outputs[-1], case.dtype)
 
 
 def _conclude(record: Record, trial: Trial, *, broken: bool) -> None:
