@@ -6,7 +6,7 @@ from typing import Any
 from properties.calls import Kernel
 from properties.evidence import write_evidence
 from properties.laws import LAWS
-from properties.pinned import PINNED
+from properties.pinned import pinned_for
 from properties.process import Unloadable, Worker
 from properties.profiles import PROFILES, within_reach
 from properties.runner import Record, examine
@@ -35,8 +35,9 @@ def judge_law(target: str, name: str) -> list[dict[str, Any]]:
     law, profile, kernel_name = LAWS[name], PROFILES[_plan.profile], Target.parse(target).name
     try:
         kernel = Kernel(_worker(target))
-        profile = within_reach(profile, bool(kernel.worker.hints.get("interpreted")))
-        record = examine(kernel, law, profile, dtypes=_plan.dtypes, seed_=_plan.seed, name=kernel_name, pinned=PINNED)
+        interpreted = bool(kernel.worker.hints.get("interpreted"))
+        profile, pinned = within_reach(profile, interpreted), pinned_for(law.family, interpreted)
+        record = examine(kernel, law, profile, dtypes=_plan.dtypes, seed_=_plan.seed, name=kernel_name, pinned=pinned)
     except Unloadable as error:
         _unloadable[target] = str(error)
         record = Record(

@@ -19,7 +19,7 @@ from properties.describe import FALSIFIED
 from properties.forked import ForkedWorker
 from properties.law import Law
 from properties.laws import LAWS
-from properties.pinned import PINNED
+from properties.pinned import PINNED, pinned_for
 from properties.process import Unloadable
 from properties.profiles import Profile
 from properties.runner import Record, examine
@@ -194,9 +194,8 @@ def _pinned(suspect: Suspect, law: Law) -> tuple[Case, ...]:
     """The pinned cases; under the interpreter the small ones."""
     if suspect.array != "triton":
         return PINNED
-    oracle = law.family == "oracle"
-    most, widest = (PINNED_TOKENS_ORACLE, 256) if oracle else (PINNED_TOKENS, 128)
-    small = (case for case in PINNED if max(case.K, case.V) <= widest)
+    most = PINNED_TOKENS_ORACLE if law.family == "oracle" else PINNED_TOKENS
+    small = pinned_for(law.family, interpreted=True)
     return tuple(case for case in small if case.B * sum(case.lengths) * case.H * case.group <= most)
 
 

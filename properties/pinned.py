@@ -84,3 +84,10 @@ HISTORY: tuple[tuple[Case, str], ...] = (
     ),
 )
 PINNED: tuple[Case, ...] = tuple(case for case, _ in HISTORY)
+WIDE = 128
+
+
+def pinned_for(family: str, interpreted: bool) -> tuple[Case, ...]:
+    """The pinned cases of a family of laws; interpreted, wide ones only for the oracle's, which make one call of each."""
+    wide = not interpreted or family == "oracle"
+    return tuple(case for case in PINNED if wide or max(case.K, case.V) <= WIDE)
