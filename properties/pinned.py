@@ -88,6 +88,6 @@ WIDE = 128
 
 
 def pinned_for(family: str, interpreted: bool) -> tuple[Case, ...]:
-    """The pinned cases of a family of laws; interpreted, wide ones only for the oracle's, which make one call of each."""
+    """The pinned cases of a family of laws; interpreted, wide ones only for the oracle's, which call each once."""
     wide = not interpreted or family == "oracle"
     return tuple(case for case in PINNED if wide or max(case.K, case.V) <= WIDE)
