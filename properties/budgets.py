@@ -60,9 +60,10 @@ def state_budget(problem: Problem, truth: Trace, dtype: str, conditioned: bool =
 
 
 def largest_size(problem: Problem, truth: Trace) -> float:
-    """The largest size any state had, the first among them: what a denormal may have been multiplied with."""
+    """The largest size of any state, the first among them, or of any write: what a denormal was multiplied with."""
     first = 0.0 if problem.initial_state is None else np.sqrt(np.sum(problem.initial_state**2, axis=-2))
-    return float(max(np.max(truth.mass_norm, initial=1.0), np.max(first, initial=0.0)))
+    written = problem.beta[..., None] * np.abs(problem.v)
+    return float(max(np.max(truth.mass_norm, initial=1.0), np.max(first, initial=0.0), np.max(written, initial=0.0)))
 
 
 def output_errors(

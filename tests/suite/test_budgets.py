@@ -17,6 +17,8 @@ CORNER = Case(T=130, K=8, V=4, key="nearly-same", beta="two")
 ERASED = Case(
     T=63, K=1, V=8, gate="steady", key="nearly-same", beta="near-one", state="huge", v_log2=-1, seed=47065
 )  # fmt: skip
+# Keys near the smallest normal float16, and writes a thousand times larger than what they leave in the state.
+SMALL_KEYS = Case(T=130, group=2, K=4, V=1, gate="pinned", key="tiny", beta="two", v_log2=2, seed=28930)
 
 
 def with_noisy_states(problem: Problem, u: float, rng: np.random.Generator) -> np.ndarray:
@@ -57,7 +59,7 @@ def test_honest_algorithms_stay_inside_and_tf32_is_no_float32(dtype):
     rng = np.random.default_rng(7)
     # As fit.draw has it: a huge state leaves float16's range in an honest kernel too.
     erased = ERASED.but(dtype=dtype, state="random" if dtype == "float16" else "huge")
-    cases = [CORNER.but(dtype=dtype), erased, *(fit.draw(rng, dtype, 130) for _ in range(6))]
+    cases = [CORNER.but(dtype=dtype), SMALL_KEYS.but(dtype=dtype), erased, *(fit.draw(rng, dtype, 130) for _ in range(6))]
     rows = fit.fit(fit.honest_runs(dtype).items(), dtype, cases, 1e9)
     constants = {"o": OUTPUT[dtype], "final_state": STATE[dtype]}
     lost = {row["kernel"] for row in rows if row["condition"] > constants.get(row["quantity"], GRADIENT[dtype])}
