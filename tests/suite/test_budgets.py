@@ -59,7 +59,8 @@ def test_honest_algorithms_stay_inside_and_tf32_is_no_float32(dtype):
     rng = np.random.default_rng(7)
     # As fit.draw has it: a huge state leaves float16's range in an honest kernel too.
     erased = ERASED.but(dtype=dtype, state="random" if dtype == "float16" else "huge")
-    cases = [CORNER.but(dtype=dtype), SMALL_KEYS.but(dtype=dtype), erased, *(fit.draw(rng, dtype, 130) for _ in range(6))]
+    corners = [case.but(dtype=dtype) for case in (CORNER, SMALL_KEYS)]
+    cases = [*corners, erased, *(fit.draw(rng, dtype, 130) for _ in range(6))]
     rows = fit.fit(fit.honest_runs(dtype).items(), dtype, cases, 1e9)
     constants = {"o": OUTPUT[dtype], "final_state": STATE[dtype]}
     lost = {row["kernel"] for row in rows if row["condition"] > constants.get(row["quantity"], GRADIENT[dtype])}
