@@ -44,7 +44,8 @@ def explain_gradients(results: list[tuple[Upstream, Gradients, str]]) -> str | N
     judged = [
         (got, gradient_truth(up.problem, up.do, up.dstate, dtype, conditioned=True)) for up, got, dtype in results
     ]
-    wrong = {name: far for name, far in _misfits(*judged[0], results[0][0].gradients).items() if far > 1.0}
+    right = {name: want for name, (want, _) in judged[0][1].items()}
+    wrong = {name: far for name, far in _misfits(*judged[0], right).items() if far > 1.0}
     if not wrong:
         return None
     counts: dict[str, int] = {}

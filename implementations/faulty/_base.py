@@ -182,6 +182,10 @@ class Chunked:
         """exp(G_C), [HV, K]."""
         return total[:, -1].exp().to(c.call.real)
 
+    def borders(self, c: Chunk, length: int) -> bool:
+        """Whether a segment of `length` tokens ends with the chunk and another one follows."""
+        return (c.index + 1) * self.chunk % length == 0 and not c.last
+
     def final(self, S: Tensor, n: int, call: Call) -> Tensor:
         """The final state of sequence n as it is returned."""
         return S

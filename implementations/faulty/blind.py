@@ -18,7 +18,7 @@ SOURCE = "blind trial of the laws"
 class carried_state_in_half(Chunked):
     def carry(self, c, total, S, u):
         S = super().carry(c, total, S, u)
-        between = (c.index + 1) * self.chunk % 64 == 0 and not c.last
+        between = self.borders(c, 64)
         return S.to(c.call.dtype).to(S.dtype) if between and c.call.dtype == torch.bfloat16 else S
 
 

@@ -31,8 +31,7 @@ class forgets_by_the_first_block(Chunked):
 class state_between_segments_in_half(Chunked):
     def carry(self, c, total, S, u):
         S = super().carry(c, total, S, u)
-        border = (c.index + 1) * self.chunk % 256 == 0 and not c.last
-        return S.to(c.call.dtype).to(S.dtype) if border else S
+        return S.to(c.call.dtype).to(S.dtype) if self.borders(c, 256) else S
 
 
 @fault(
@@ -77,5 +76,4 @@ class split_sums_of_an_odd_width(Loop):
 class state_gradient_cut_between_segments(Chunked):
     def carry(self, c, total, S, u):
         S = super().carry(c, total, S, u)
-        border = (c.index + 1) * self.chunk % 512 == 0 and not c.last
-        return altered(S, torch.zeros_like) if border and S.requires_grad else S
+        return altered(S, torch.zeros_like) if self.borders(c, 512) and S.requires_grad else S
