@@ -139,7 +139,12 @@ def _with_budgets(x: Inputs, o: Tensor, state: Tensor, mass: Tensor, columns: Te
     sizes = Trace(host(largest), host(columns), host(mass), host(mass), host(q_norm), host(columns)[:, :, None])
     first = x.initial_state
     first = None if first is None else host(torch.linalg.vector_norm(first.double(), dim=-2, keepdim=True))
-    problem: Any = SimpleNamespace(scale_value=x.scale_value, K=x.q.shape[-1], V=x.v.shape[-1], initial_state=first)
+    problem: Any = SimpleNamespace(
+        scale_value=x.scale_value,
+        beta=host(x.beta.double()),
+        v=host(x.v.abs().amax(dim=-1, keepdim=True).double()),
+        initial_state=first,
+    )
     of_o, of_state = output_budget(problem, sizes, x.dtype), state_budget(problem, sizes, x.dtype)
     informative = bool(np.any(sizes.o[..., 0] > 8 * of_o))
     of_state = of_state.reshape(*state.shape[:2], 1, 1)
