@@ -19,9 +19,12 @@ from implementations.faulty import load
 from kda.check import header
 from kda.say_faulty import progress, say
 from properties.forked import die_with_parent
-from properties.kill import VERDICTS, Suspect, candidates, controls, faulty, idle_laws, outcome, try_kernels, try_laws
+from properties.kill import Suspect, candidates, controls, faulty, try_kernels, try_laws
+from properties.outcome import VERDICTS, idle_laws, outcome
 
 SEEDS_AT_ONCE = 4  # seeds of one honest kernel that share a worker
+# Imported once for all workers that are forked later. torch imports the second at its first gradient, which takes 2 s.
+SHARED = ("properties.allocations", "torch.fx.experimental.symbolic_shapes")
 
 
 def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out: Path, command: str) -> int:
@@ -32,7 +35,8 @@ def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out:
     """
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
     load()
-    importlib.import_module("properties.allocations")  # once, for all workers that are forked later
+    for module in SHARED:
+        importlib.import_module(module)
     chosen = [suspect for suspect in faulty(seed) if fnmatch.fnmatch(suspect.name, only)]
     if not chosen:
         raise ValueError(f"--only: no faulty kernel matches {only}; they are named family.kernel")

@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from properties.describe import FALSIFIED
-from properties.kill import LAWS, VERDICTS, Outcome, interpreted
+from properties.kill import interpreted
+from properties.laws import LAWS
+from properties.outcome import VERDICTS, Outcome
 
 SLOWEST = 3
 
@@ -34,17 +36,8 @@ def _one_law(lines: Sequence[dict[str, Any]]) -> bool:
 
 
 def first_kills(lines: Sequence[dict[str, Any]]) -> dict[str, tuple[dict[str, Any], float]]:
-    """For each falsified faulty kernel the first law that falsified it, and the seconds up to then."""
-    by_kernel: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        if not line["honest"]:
-            by_kernel[line["kernel"]].append(line)
-    kills = {}
-    for name, own in by_kernel.items():
-        first = next((line for line in own if line["first"]), None)
-        if first is not None:
-            kills[name] = (first, sum(line["seconds"] for line in own if line["order"] <= first["order"]))
-    return kills
+    """For each falsified faulty kernel the first law that falsified it, and the seconds spent on it up to then."""
+    return {line["kernel"]: (line, line["until"]) for line in lines if line["first"]}
 
 
 def say(console: Console, lines: Sequence[dict[str, Any]], result: Outcome) -> None:

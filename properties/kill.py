@@ -5,7 +5,7 @@ A faulty kernel must be falsified by some law, every law must falsify some fault
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -18,7 +18,7 @@ from properties.case import DTYPES, Case
 from properties.describe import FALSIFIED
 from properties.forked import ForkedWorker
 from properties.law import Law
-from properties.laws import LAWS
+from properties.outcome import VERDICTS
 from properties.pinned import PINNED, pinned_for
 from properties.process import Unloadable
 from properties.profiles import Profile
@@ -39,6 +39,7 @@ PINNED_TOKENS, PINNED_TOKENS_ORACLE = 22, 70
 TIMEOUT = 20.0
 HANGS = 1  # after so many a kernel is not asked again
 AFTERWARDS = 3  # cases of each law once a kernel is falsified
+FEW = 1  # pinned cases that laws of scale try before the other laws draw
 # The laws of scale cost more than all others together: faults of scale, what nothing else finds, and few controls.
 OF_SCALE, SCALE_SEEDS = "EFG", 2
 INTERPRETED_SEEDS = 0.2  # share of the seeds that honest kernels get under the interpreter
@@ -54,8 +55,7 @@ LIKELY = {
     "raw": "CH",
     "scale": "GFK",
 }
-# Qualities accuse nobody, so they cannot be asked to find anything.
-VERDICTS = {name: law for name, law in LAWS.items() if not law.quality}
+ORDER = {name: n for n, name in enumerate(VERDICTS)}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def candidates(law: Law, lines: Sequence[dict[str, Any]], suspects: Sequence[Sus
 def try_kernels(name: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
     """The kill lines of the law of that name, which is asked about one suspect after the other until it falsifies."""
     lines: list[dict[str, Any]] = []
-    law, order = VERDICTS[name], list(VERDICTS).index(name)
+    law = VERDICTS[name]
     for suspect in suspects:
         if _why_not(suspect, law, {}, False):
             continue
@@ -138,7 +138,7 @@ def try_kernels(name: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
             spent = _spend(suspect, ROUNDS[0], False)
             given = {"dtypes": DTYPES, "seed_": suspect.seed, "name": suspect.name, "pinned": _pinned(suspect, law)}
             record = examine(Kernel(worker), law, spent, **given)
-        lines.append(_line(suspect, record, order, False))
+        lines.append(_line(suspect, record))
         if record.status in FALSIFIED:
             break
     return lines
@@ -148,22 +148,53 @@ def _library(suspect: Suspect) -> str:
     return "numpy" if suspect.array == "numpy" else "torch"
 
 
+@dataclass(frozen=True)
+class Step:
+    """One law, asked with drawn cases, seeds of their own, and the first few or all of the pinned ones."""
+
+    law: Law
+    profile: Profile
+    pinned: int = 0
+    ahead: int = 0
+
+
 def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
-    lines: dict[str, dict[str, Any]] = {}
-    for n, profile in enumerate(ROUNDS if suspect.fault else (CONTROL,)):
-        for order, law in enumerate(VERDICTS.values()):
-            found = suspect.fault is not None and any(line["status"] in FALSIFIED for line in lines.values())
-            if found and (n or first):
-                break
-            record = Record(suspect.name, law.name, law.family, law.sentence, law.equation)
-            record.reason = _why_not(suspect, law, lines, found)
-            if not record.reason:
-                spent = _spend(suspect, profile, found)
-                pinned = _pinned(suspect, law) if suspect.fault and n == 0 and not found else ()
-                seed = suspect.seed + 1000 * n
-                record = examine(kernel, law, spent, dtypes=DTYPES, seed_=seed, name=suspect.name, pinned=pinned)
-            _add(lines, _line(suspect, record, order, suspect.fault is not None and not found))
+    lines, spent, found = dict[str, dict[str, Any]](), 0.0, False
+    for step in _steps(suspect, first):
+        if found and (first or step.ahead):
+            break
+        law = step.law
+        record = Record(suspect.name, law.name, law.family, law.sentence, law.equation)
+        record.reason = _why_not(suspect, law, lines, found)
+        if not record.reason:
+            pinned = () if found else _pinned(suspect, law)[: step.pinned]
+            given = {"dtypes": DTYPES, "seed_": suspect.seed + step.ahead, "name": suspect.name, "pinned": pinned}
+            record = examine(kernel, law, _spend(suspect, step.profile, found), **given)
+            spent += _seconds(record)
+        _add(lines, _line(suspect, record, None if suspect.fault is None or found else spent))
+        found = found or (suspect.fault is not None and record.status in FALSIFIED)
     return list(lines.values())
+
+
+def _steps(suspect: Suspect, first: bool) -> list[Step]:
+    """What an honest kernel is asked, or a faulty one: few cases of every law, then more.
+
+    Where the first find ends it, pinned cases come before drawn ones, which cost more and find less; the laws against
+    the oracle draw at once, since they find most and call the kernel once.
+    """
+    laws = list(VERDICTS.values())
+    if suspect.fault is None:
+        return [Step(law, CONTROL) for law in laws]
+    (few, *more), all_pinned = ROUNDS, len(PINNED)
+    steps = [Step(law, few, all_pinned) for law in laws]
+    if first:
+        ahead = [law for law in laws if law.family == "oracle"]
+        known, scale = replace(few, examples=0), [law for law in laws if law.family == "scale"]
+        steps = [
+            *(Step(law, few if law in ahead else known, FEW if law in scale else all_pinned) for law in laws),
+            *(Step(law, few, all_pinned if law in scale else 0) for law in laws if law not in ahead),
+        ]
+    return steps + [Step(law, profile, ahead=1000 * n) for n, profile in enumerate(more, 1) for law in laws]
 
 
 def _spend(suspect: Suspect, profile: Profile, found: bool) -> Profile:
@@ -209,9 +240,14 @@ def _add(lines: dict[str, dict[str, Any]], line: dict[str, Any]) -> None:
         lines[line["law"]] = line
 
 
-def _line(suspect: Suspect, record: Record, order: int, unfound: bool) -> dict[str, Any]:
+def _seconds(record: Record) -> float:
+    """Seconds to the counterexample, or all."""
+    return record.seconds if record.seconds_to_failure is None else record.seconds_to_failure
+
+
+def _line(suspect: Suspect, record: Record, until: float | None = None) -> dict[str, Any]:
+    """A kill line; `until`: seconds spent on a faulty kernel up to here, where no other law falsified it before."""
     killed = record.status in FALSIFIED
-    seconds = record.seconds if record.seconds_to_failure is None else record.seconds_to_failure
     return {
         "schema": 1,
         "kind": "kill",
@@ -222,9 +258,10 @@ def _line(suspect: Suspect, record: Record, order: int, unfound: bool) -> dict[s
         "family": record.family,
         "status": record.status,
         "examples": record.tried,
-        "seconds": seconds,
-        "order": order,
-        "first": killed and unfound,
+        "seconds": _seconds(record),
+        "order": ORDER.get(record.law, -1),  # -1: no law was asked
+        "first": killed and until is not None,
+        "until": round(until, 3) if killed and until is not None else None,
         "case": record.case,
         "message": record.message if killed else record.reason,
         "seed": suspect.seed,
@@ -241,60 +278,4 @@ def describe_fault(fault: Fault | None) -> dict[str, str] | None:
 
 def _not_run(suspect: Suspect, reason: str) -> dict[str, Any]:
     record = Record(suspect.name, "", "", "", "", reason=reason)
-    return _line(suspect, record, -1, False)
-
-
-@dataclass
-class Outcome:
-    """What the matrix says; `whole`: every law had its chance on all faulty kernels, so that it may be called idle.
-
-    A law that can run nowhere here (it needs a GPU) is unable, not idle.
-    """
-
-    survivors: list[str]
-    idle_laws: list[str]
-    accused: list[str]
-    not_run: list[str]
-    unable_laws: list[str] = field(default_factory=list)
-    whole: bool = False
-
-    @property
-    def good(self) -> bool:
-        """Whether the suite stands the trial."""
-        return not (self.survivors or self.idle_laws or self.accused or self.not_run)
-
-
-def outcome(lines: list[dict[str, Any]], *, whole: bool) -> Outcome:
-    """Judge the suite by its kill lines; `whole`: every law had its chance on all faulty kernels."""
-    faulty_lines = [line for line in lines if not line["honest"]]
-    killed = {line["kernel"] for line in faulty_lines if line["status"] in FALSIFIED}
-    accused = {f"{x['kernel']} by {x['law']} (seed {x['seed']})" for x in lines if x["honest"] and _accuses(x)}
-    not_run = {f"{line['kernel']}: {line['message']}" for line in lines if line["order"] < 0}
-    missing = {line["kernel"] for line in lines if line["order"] < 0}
-    unable, idle = unable_laws(lines), idle_laws(lines)
-    return Outcome(
-        sorted({line["kernel"] for line in faulty_lines} - killed - missing),
-        idle if whole else [],
-        sorted(accused),
-        sorted(not_run),
-        unable if whole else [],
-        whole,
-    )
-
-
-def unable_laws(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """Laws that need a GPU, or could be asked of no kernel at all, honest ones included."""
-    ran = {line["law"] for line in lines if line["status"] != "not-run"}
-    stopped = {line["law"] for line in lines} | {name for name, law in VERDICTS.items() if law.large}
-    return [name for name in VERDICTS if name in stopped - ran]
-
-
-def idle_laws(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """Laws that could be asked and have falsified no faulty kernel."""
-    killing = {line["law"] for line in lines if not line["honest"] and line["status"] in FALSIFIED}
-    unable = unable_laws(lines)
-    return [name for name in VERDICTS if name not in killing and name not in unable]
-
-
-def _accuses(line: dict[str, Any]) -> bool:
-    return line["status"] in FALSIFIED
+    return _line(suspect, record)

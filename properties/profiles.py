@@ -8,7 +8,7 @@ class Profile:
     """What one run spends.
 
     Args:
-        examples: cases drawn for each law (the laws against the oracle get twice as many).
+        examples: cases drawn for each law (the laws against the oracle get twice as many); 0: pinned cases alone.
         seconds: wall time a law may take before it stops drawing; it says how far it came.
         evaluations: cases a law may try in order to make a counterexample small.
         shrink: seconds after which no more of them is begun: the end of hangs, not of slow machines.

@@ -102,7 +102,7 @@ def examine(
         trial, pinned, dtypes, start + profile.seconds * (1 if law.family == "scale" else PATIENCE)
     )
     found = time.monotonic() if failing else None
-    if failing is None:
+    if failing is None and profile.examples:
         failing, found = _search(trial, profile, dtypes, seed_, start)
     if failing is not None:
         record.seconds_to_failure = round((found or time.monotonic()) - start, 3)

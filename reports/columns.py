@@ -76,6 +76,7 @@ KILL_COLUMNS = {
     "seconds": NUMBER,
     "order": COUNT,
     "first": FLAG,
+    "until": NUMBER,
     **{name: TEXT for name in ("case", "message")},
     "seed": COUNT,
     **ORIGIN,

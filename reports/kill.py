@@ -121,7 +121,6 @@ def _fault(kernel: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     lines = sorted(lines, key=lambda line: line["order"] or 0)
     kills = [line for line in lines if line["status"] in FALSIFIED]
     first = next((line for line in kills if line["first"]), kills[0] if kills else None)
-    until = [line["seconds"] or 0.0 for line in lines if first and (line["order"] or 0) <= (first["order"] or 0)]
     return {
         "kernel": kernel,
         **{name: lines[0][f"fault_{name}"] or "" for name in ("id", "family", "summary", "trigger", "source", "array")},
@@ -132,7 +131,7 @@ def _fault(kernel: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
         "reason": next((line["message"] for line in lines if line["status"] == "not-run" and line["message"]), None),
         "kills": len(kills),
         "asked": sum(ran(line) for line in lines),
-        "until": sum(until),
+        "until": (first["until"] or first["seconds"] or 0.0) if first else 0.0,
     }
 
 

@@ -51,7 +51,7 @@ def kill(kernel: str, name: str, status: str, order: int, **more: Any) -> dict[s
     fault = {"id": "A1", "family": "exponents", "summary": "masks after exp", "trigger": "T > 16", "source": "fla #99"}
     line = {"schema": 1, "kind": "kill", "kernel": kernel, "honest": False, "fault": fault | {"array": "torch"}}
     line |= {"law": name, "family": "oracle", "status": status, "examples": 3, "seconds": 0.5, "order": order}
-    line |= {"first": False, "case": None, "message": None, "seed": 0}
+    line |= {"first": False, "until": None, "case": None, "message": None, "seed": 0}
     return line | more
 
 
@@ -70,6 +70,7 @@ def bench(kernel: str, workload: str, median: float, status: str = "ok", **more:
 
 def small() -> list[dict[str, Any]]:
     """A few lines of every kind: a sound kernel, a broken one, a fault that survives, a void time."""
+    found = {"seconds": 0.2, "until": 0.7, "case": "Case(T=17)", "message": "o is nan"}
     gpu = run(run="g", device="cuda", device_name="NVIDIA H100", command="kda bench", started="2026-01-02T00:00:00Z")
     return [
         run(),
@@ -81,7 +82,7 @@ def small() -> list[dict[str, Any]]:
         law("wrong", LAWS[1][0], "crash", case="Case()", message="RuntimeError: no", worst=None, replay="kda replay y"),
         law("wrong", LAWS[2][0]),
         kill("early_mask", LAWS[0][0], "pass", 0),
-        kill("early_mask", LAWS[2][0], "non-finite", 1, first=True, seconds=0.2, case="Case(T=17)", message="o is nan"),
+        kill("early_mask", LAWS[2][0], "non-finite", 1, first=True, **found),
         kill("sneaky", LAWS[0][0], "pass", 0),
         kill("gpu_only", "", "not-run", 0, message="no GPU"),
         kill("sound", LAWS[0][0], "pass", 0, honest=True, fault=None, seed=1),
@@ -121,6 +122,7 @@ def large(faults: int = 70, laws: int = 55, kernels: int = 12, seed: int = 0) ->
             dead = order == first or (order > first and dice.random() < 0.4)
             line = kill(f"faulty_kernel_{f}", name, "falsified" if dead else "pass", order, fault=fault)
             line |= {"first": order == first, "seconds": round(10 ** dice.uniform(-1.3, 1.1), 3)}
+            line |= {"until": (order + 1) * line["seconds"] if order == first else None}
             line |= {"case": "Case(T=17, gate='strong')" if dead else None, "examples": dice.randrange(1, 60)}
             lines.append(line | {"message": "o is 1.5 where the recurrence is 1" if dead else None})
     lines.append(run(run="g", device="cuda", device_name="NVIDIA H100 80GB HBM3", command="kda bench"))

@@ -72,7 +72,9 @@ def test_a_planted_fault_is_found_and_its_law_named(kernel, law, tmp_path):
     (first,) = [line for line in lines if line["first"]]
     assert (first["kernel"], first["law"], first["honest"]) == (kernel, law, False)
     assert first["fault"]["summary"] and first["case"].startswith("Case(") and first["examples"] > 0
-    assert all(line["order"] < first["order"] for line in lines if line is not first)
+    others = [line for line in lines if line is not first]
+    assert all(line["order"] < first["order"] and line["until"] is None for line in others)
+    assert first["until"] == pytest.approx(sum(line["seconds"] for line in lines), abs=0.002)
 
 
 SCRIPT = """
@@ -139,8 +141,25 @@ def test_a_law_that_was_asked_of_all_and_killed_none_fails_the_trial(tmp_path):
     assert sorted(line["kernel"] for line in lines if line["law"] == idle) == ["cheats.constant", "cheats.zeros"]
 
 
+def test_pinned_cases_of_all_laws_come_before_drawn_ones_and_nothing_is_asked_twice():
+    from properties.kill import ROUNDS, Suspect, _steps
+    from properties.pinned import PINNED
+
+    suspect = Suspect("a", "a", "torch", Fault("A1", "A", "", "", "torch", "a"), 0)
+    ordered, every = _steps(suspect, first=True), _steps(suspect, first=False)
+    plain = [step for step in ordered if step.law.family not in ("oracle", "scale")]
+    half = len(plain) // 3
+    assert {step.pinned for step in plain[:half]} == {len(PINNED)} and not any(x.profile.examples for x in plain[:half])
+    assert {(step.pinned, step.profile, step.ahead) for step in plain[half : 2 * half]} == {(0, ROUNDS[0], 0)}
+    assert [(x.law, x.profile, x.pinned) for x in ordered if x.law.family == "oracle" and not x.ahead] == [
+        (x.law, x.profile, x.pinned) for x in every if x.law.family == "oracle" and not x.ahead
+    ]
+    assert [x for x in ordered if x.ahead] == [x for x in every if x.ahead]
+
+
 def test_likely_kernels_come_first_and_those_that_hang_last():
-    from properties.kill import VERDICTS, Suspect, candidates
+    from properties.kill import Suspect, candidates
+    from properties.outcome import VERDICTS
 
     def suspect(name, family, array="torch"):
         return Suspect(name, name, array, Fault(f"{family}1", "", "", "", array, name), 0)
@@ -155,7 +174,7 @@ def test_likely_kernels_come_first_and_those_that_hang_last():
 
 
 def test_a_law_that_finds_nothing_fails_the_trial():
-    from properties.kill import outcome
+    from properties.outcome import outcome
 
     line = {"kernel": "a", "honest": False, "status": "falsified", "order": 0, "seed": 0, "message": ""}
     verdicts = [law for law in LAWS.values() if not law.quality]
