@@ -23,8 +23,9 @@ from properties.kill import Suspect, candidates, controls, faulty, try_kernels, 
 from properties.outcome import VERDICTS, idle_laws, outcome
 
 SEEDS_AT_ONCE = 4  # seeds of one honest kernel that share a worker
-# Imported once for all workers that are forked later. torch imports the second at its first gradient, which takes 2 s.
-SHARED = ("properties.allocations", "torch.fx.experimental.symbolic_shapes")
+# Imported once for all workers that are forked later: torch imports these at its first gradient, and when it is first
+# asked to fill fresh memory, and takes a second or two for each.
+SHARED = ("properties.allocations", "torch.fx.experimental.symbolic_shapes", "torch._inductor.config")
 
 
 def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out: Path, command: str) -> int:

@@ -1,5 +1,7 @@
 """Hypothesis strategies for Cases: the recipe is drawn, never the arrays."""
 
+from functools import lru_cache
+
 from hypothesis import strategies as st
 
 from properties.case import DTYPES, LAYOUTS, Case
@@ -29,6 +31,7 @@ WIDTHS = (2, 1, 3, 4, 8, 16, 12, 20, 24, 31, 32, 36, 60, 64, 65, 72, 97, 100, 12
 SCALES = (None, 1.0, 0.3, 0.125)
 
 
+@lru_cache(maxsize=32)  # what Hypothesis finds out about a strategy is kept in it
 def cases(profile: Profile, dtypes: tuple[str, ...] = DTYPES, serves: bool = False) -> st.SearchStrategy[Case]:
     """Cases of a profile; `dtypes` limits the dtypes of q, k, v and o; `serves` adds the steps of a serving run."""
     lengths = st.one_of(
