@@ -26,9 +26,10 @@ from properties.runner import Record, examine
 
 # A few cases of every law; only kernels that survive those are looked at longer, at the first law that finds them.
 # Cases are counted, so that a busy machine comes to the same matrix; the seconds only end what hangs.
+_SHORT = Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=130, widest=128, explain=False)
 ROUNDS = (
-    Profile(examples=8, seconds=20, evaluations=6, shrink=2, longest=130, widest=128, volume=30_000),
-    Profile(examples=60, seconds=30, evaluations=6, shrink=2, longest=200, widest=128, volume=60_000),
+    replace(_SHORT, volume=30_000),
+    replace(_SHORT, examples=60, seconds=30, longest=200, volume=60_000),
 )
 # Hypothesis draws the simplest case first: only the first seed is asked about it.
 CONTROL = Profile(examples=3, seconds=20, evaluations=30, shrink=10, longest=70, widest=64, volume=10_000)

@@ -18,6 +18,7 @@ class Profile:
         target: whether the error in budget units guides the search.
         large: whether laws run that fill a GPU's memory.
         simplest: whether the simplest case is tried, which is drawn first whatever the seed.
+        explain: whether a counterexample is told what it looks like, and which of its fields do not matter.
     """
 
     examples: int
@@ -30,6 +31,7 @@ class Profile:
     target: bool = False
     large: bool = False
     simplest: bool = True
+    explain: bool = True
 
 
 PROFILES = {

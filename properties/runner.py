@@ -203,14 +203,16 @@ def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pin
         if first is None:
             asking = Asking(trial, adjust, profile.evaluations // 2, min(SECONDS, profile.shrink / 2))
             before, case, ask = _after_others(trial, failing, asked, asking) or (before, case, ask)
-    ask.left = max(ask.left, len(fields(Case)))
-    record.irrelevant, record.set_by_law = indifferent(case, ask), set_by_law(trial.law.adjust)
+    record.set_by_law = set_by_law(trial.law.adjust)
+    if profile.explain:
+        ask.left = max(ask.left, len(fields(Case)))
+        record.irrelevant = indifferent(case, ask)
     status, judgement, message = trial.verdict(case, before)
     record.status, record.message, record.case, record.before = status, message, repr(case), list(map(repr, before))
     if before or not breaks(status):
         record.status, record.message = "nondeterministic", _depends(before, message, trial.counts["tried"])
-        record.blame = looks_like_before(trial, before, case)
-    else:
+        record.blame = looks_like_before(trial, before, case) if profile.explain else None
+    elif profile.explain:
         record.blame = looks_like(trial, [case, failing, _richer(case)])
     if judgement is not None:
         if breaks(status):
