@@ -21,11 +21,10 @@ from kda.say_faulty import progress, say
 from properties.forked import die_with_parent
 from properties.kill import Suspect, candidates, controls, faulty, try_kernels, try_laws
 from properties.outcome import VERDICTS, idle_laws, outcome
+from properties.worker import LATE
 
 SEEDS_AT_ONCE = 4  # seeds of one honest kernel that share a worker
-# Imported once for all workers that are forked later: torch imports these at its first gradient, and when it is first
-# asked to fill fresh memory, and takes a second or two for each.
-SHARED = ("properties.allocations", "torch.fx.experimental.symbolic_shapes", "torch._inductor.config")
+SHARED = ("properties.allocations", *LATE)  # imported once for all workers, which are forked later
 
 
 def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out: Path, command: str) -> int:

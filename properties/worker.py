@@ -6,7 +6,9 @@ can be shrunk like any other failure.
 """
 
 import ctypes
+import importlib
 import inspect
+import mmap
 import os
 import select
 import signal
@@ -22,17 +24,20 @@ from properties.targets import Target, load
 # Packages whose functions a kernel may call without being written in Triton itself.
 APART = {*sys.stdlib_module_names, "numpy", "torch", "triton", ""}
 UNLOADABLE = 90  # exit status of a child that could not load its kernel
+# What torch imports at its first gradient, and when it is first asked to fill fresh memory: a second or two.
+LATE = ("torch.fx.experimental.symbolic_shapes", "torch._inductor.config")
 
 
 def main(target: str, array: str, device: str, requests: int, replies: int) -> None:
     """Fork a serving child; whenever it dies, report it and fork another."""
     _die_with_parent()
     _import_early(array)
+    late = mmap.mmap(-1, len(LATE))  # shared with the children: what they imported, which the next one finds imported
     while True:
         child = os.fork()
         if child == 0:
             _die_with_parent()
-            os._exit(_serve(Target.parse(target), array, device, requests, replies))
+            os._exit(_serve(Target.parse(target), array, device, requests, replies, late))
         _, status = os.waitpid(child, 0)
         if _hung_up(requests) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == UNLOADABLE):
             return
@@ -42,6 +47,9 @@ def main(target: str, array: str, device: str, requests: int, replies: int) -> N
             else (f"exit status {os.WEXITSTATUS(status)}")
         )
         wire.send(replies, {"status": "died", "error": how})
+        for name, used in zip(LATE, late[:], strict=True):
+            if used:
+                importlib.import_module(name)
 
 
 def _hung_up(requests: int) -> bool:
@@ -61,7 +69,7 @@ def _import_early(array: str) -> None:
         torch.set_num_threads(1)
 
 
-def _serve(target: Target, array: str, device: str, requests: int, replies: int) -> int:
+def _serve(target: Target, array: str, device: str, requests: int, replies: int, late: mmap.mmap) -> int:
     try:
         kernel, hints = load(target)
         _check_signature(kernel, target)
@@ -76,6 +84,7 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int)
     wire.send(replies, hello)
     while (request := wire.receive(requests)) is not None:
         reply = answer(functions, library, request)
+        late[:] = bytes(name in sys.modules for name in LATE)
         wire.send(replies, reply | {"spent": reply["status"] in ("crash", "harness") and library.lost()})
     return 0
 
