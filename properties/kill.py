@@ -104,11 +104,11 @@ def try_laws(suspects: list[Suspect], first: bool) -> list[dict[str, Any]]:
 
 
 def candidates(law: Law, lines: Sequence[dict[str, Any]], suspects: Sequence[Suspect]) -> list[Suspect]:
-    """The faulty kernels that a law was not asked about, those likeliest to break it first.
+    """The faulty kernels that a law was not asked about with drawn cases, those likeliest to break it first.
 
     Last come those that are slow, hang, or answer differently every time, which breaks any law and shows little.
     """
-    asked = {line["kernel"] for line in lines if line["law"] == law.name and line["status"] != "not-run"}
+    asked = {line["kernel"] for line in lines if line["law"] == law.name and line["drawn"]}
     asked |= {line["kernel"] for line in lines if line["order"] < 0}
     first = {line["kernel"]: line for line in lines if line["first"]}
     likely = LIKELY.get(law.family, "")
@@ -139,7 +139,7 @@ def try_kernels(name: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
             spent = _spend(suspect, ROUNDS[0], False)
             given = {"dtypes": DTYPES, "seed_": suspect.seed, "name": suspect.name, "pinned": _pinned(suspect, law)}
             record = examine(Kernel(worker), law, spent, **given)
-        lines.append(_line(suspect, record))
+        lines.append(_line(suspect, record, record.status != "not-run"))
         if record.status in FALSIFIED:
             break
     return lines
@@ -172,7 +172,8 @@ def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
             given = {"dtypes": DTYPES, "seed_": suspect.seed + step.ahead, "name": suspect.name, "pinned": pinned}
             record = examine(kernel, law, _spend(suspect, step.profile, found), **given)
             spent += _seconds(record)
-        _add(lines, _line(suspect, record, None if suspect.fault is None or found else spent))
+        drawn = record.status != "not-run" and step.profile.examples > 0
+        _add(lines, _line(suspect, record, drawn, None if suspect.fault is None or found else spent))
         found = found or (suspect.fault is not None and record.status in FALSIFIED)
     return list(lines.values())
 
@@ -246,7 +247,7 @@ def _seconds(record: Record) -> float:
     return record.seconds if record.seconds_to_failure is None else record.seconds_to_failure
 
 
-def _line(suspect: Suspect, record: Record, until: float | None = None) -> dict[str, Any]:
+def _line(suspect: Suspect, record: Record, drawn: bool, until: float | None = None) -> dict[str, Any]:
     """A kill line; `until`: seconds spent on a faulty kernel up to here, where no other law falsified it before."""
     killed = record.status in FALSIFIED
     return {
@@ -259,6 +260,7 @@ def _line(suspect: Suspect, record: Record, until: float | None = None) -> dict[
         "family": record.family,
         "status": record.status,
         "examples": record.tried,
+        "drawn": drawn,
         "seconds": _seconds(record),
         "order": ORDER.get(record.law, -1),  # -1: no law was asked
         "first": killed and until is not None,
@@ -279,4 +281,4 @@ def describe_fault(fault: Fault | None) -> dict[str, str] | None:
 
 def _not_run(suspect: Suspect, reason: str) -> dict[str, Any]:
     record = Record(suspect.name, "", "", "", "", reason=reason)
-    return _line(suspect, record)
+    return _line(suspect, record, False)

@@ -73,6 +73,7 @@ KILL_COLUMNS = {
     **{f"fault_{name}": TEXT for name in ("id", "family", "summary", "trigger", "source", "array")},
     **{name: TEXT for name in ("law", "family", "status")},
     "examples": COUNT,
+    "drawn": FLAG,
     "seconds": NUMBER,
     "order": COUNT,
     "first": FLAG,

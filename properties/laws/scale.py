@@ -23,22 +23,21 @@ def _tiny(case: Case, T: int = 5) -> Case:
 
 
 def _plain(case: Case) -> Case:
-    """Nothing but dtypes and groups left, so that few cases differ: a thousand tokens take their time."""
-    plain = {"v_log2": 0, "T": 1, "gate": "zero", "key": "unit", "scale": None, "state": "random"}
+    """A thousand tokens, with nothing but dtypes and groups left, so that few cases differ: they take their time."""
+    plain = {"v_log2": 0, "T": 1100, "gate": "zero", "key": "unit", "scale": None, "state": "random"}
     return _tiny(case).but(K=4, V=4, at=0, layout="contiguous", **plain)
 
 
-def _long(kernel: Kernel, case: Case, T: int) -> Judgement:
+def _long(kernel: Kernel, case: Case) -> Judgement:
     """Bit-exact laws on a long sequence: scaled values, and a future changed far behind the start."""
-    long = case.but(T=T)
-    problem, first = problem_of(long), kernel(long)
+    problem, first = problem_of(case), kernel(case)
     scaled = with_(problem, v=2 * problem.v, initial_state=None)
-    plain = first if problem.initial_state is None else kernel(long, with_(problem, initial_state=None))
-    judgement = same_bits(parts(kernel(long, scaled)), parts(plain, 2.0, 2.0), problem, case, "twice the unscaled call")
+    plain = first if problem.initial_state is None else kernel(case, with_(problem, initial_state=None))
+    judgement = same_bits(parts(kernel(case, scaled)), parts(plain, 2.0, 2.0), problem, case, "twice the unscaled call")
     if judgement.broken:
         return judgement
-    at = T - 1 - case.at
-    after = kernel(long, change_from(problem, at)).o
+    at = case.T - 1 - case.at
+    after = kernel(case, change_from(problem, at)).o
     relation = f"the output before tokens >= {at} were changed"
     return same_bits({"o": after[:, :at]}, {"o": first.o[:, :at]}, problem, case, relation)
 
@@ -47,23 +46,23 @@ def _long(kernel: Kernel, case: Case, T: int) -> Judgement:
     "scale",
     "Two thousand tokens keep the laws that hold bit for bit.",
     "f(.., 2 v, ..) = 2 f(.., v, ..);  x_s = y_s for s < t  =>  f(x)_s = f(y)_s for s < t;  T = 2,000",
-    adjust=lambda case: _tiny(case).but(v_log2=0, T=1),
+    adjust=lambda case: _tiny(case).but(v_log2=0, T=2000),
     share=0.1,
 )
 def two_thousand_tokens_keep_their_bits(kernel: Kernel, case: Case) -> Judgement:
-    return _long(kernel, case, 2000)
+    return _long(kernel, case)
 
 
 @law(
     "scale",
     "What was written long ago, and nothing has erased since, is still read.",
     "o_t = scale S_t^T q_t for t up to 700, S_0 and the first tokens still making most of S_t",
-    adjust=lambda case: _tiny(case).but(v_log2=0, T=1, gate="zero", key="unit", beta="tiny", scale=None),
+    adjust=lambda case: _tiny(case).but(v_log2=0, T=700, K=4, gate="zero", key="unit", beta="tiny", scale=None),
     share=0.1,
 )
 def what_was_written_long_ago_is_still_read(kernel: Kernel, case: Case) -> Judgement:
-    problem = problem_of(case.but(T=700, K=4))
-    strong = np.arange(700) < 4 + case.at % 4
+    problem = problem_of(case)
+    strong = np.arange(case.T) < 4 + case.at % 4
     problem = with_(problem, beta=np.where(strong[None, :, None], 1.0, problem.beta))
     return against_truth(kernel(case, problem), problem, case)
 
@@ -76,7 +75,7 @@ def what_was_written_long_ago_is_still_read(kernel: Kernel, case: Case) -> Judge
     share=0.1,
 )
 def an_untouched_state_is_kept_a_thousand_tokens_long(kernel: Kernel, case: Case) -> Judgement:
-    return an_untouched_state_is_kept_in_float32(kernel, case.but(T=1100))
+    return an_untouched_state_is_kept_in_float32(kernel, case)
 
 
 @law(
@@ -87,20 +86,20 @@ def an_untouched_state_is_kept_a_thousand_tokens_long(kernel: Kernel, case: Case
     share=0.1,
 )
 def gradients_reach_back_a_thousand_tokens(kernel: Kernel, case: Case) -> Judgement:
-    return against_the_adjoint(kernel, case.but(T=1100), "both")
+    return against_the_adjoint(kernel, case, "both")
 
 
 @law(
     "scale",
     "Gates summed long ago cost no accuracy: behind 1,920 tokens that forgot everything, small ones count in full.",
     "g_s = -90 for s < 1920, small from there on  =>  o_t, S_T of the recurrence",
-    adjust=lambda case: _tiny(case).but(v_log2=0, T=1, dtype="float32", gate="slow", key="unit", scale=None),
+    adjust=lambda case: _tiny(case).but(v_log2=0, T=2000, dtype="float32", gate="slow", key="unit", scale=None),
     share=0.1,
 )
 def gates_summed_long_ago_cost_nothing(kernel: Kernel, case: Case) -> Judgement:
-    problem = problem_of(case.but(T=2000))
+    problem = problem_of(case)
     # 1,920 is a multiple of every usual chunk size: a kernel that sums the gates of a chunk starts anew there.
-    far = np.arange(2000)[None, :, None, None] < 1920
+    far = np.arange(case.T)[None, :, None, None] < 1920
     problem = with_(problem, g=np.where(far, -90.0, problem.g))
     return against_truth(kernel(case, problem), problem, case)
 
@@ -206,9 +205,9 @@ def offsets_may_exceed_2_to_the_31(kernel: Kernel, case: Case) -> Judgement:
     "scale",
     "A million tokens keep the laws that hold bit for bit.",
     "f(.., 2 v, ..) = 2 f(.., v, ..);  x_s = y_s for s < t  =>  f(x)_s = f(y)_s for s < t;  T = 1,000,000",
-    adjust=lambda case: _tiny(case).but(v_log2=0, T=1, K=16, V=16),
+    adjust=lambda case: _tiny(case).but(v_log2=0, T=MILLION, K=16, V=16),
     share=0.01,
     large=True,
 )
 def a_million_tokens_keep_their_bits(kernel: Kernel, case: Case) -> Judgement:
-    return _long(kernel, case, MILLION)
+    return _long(kernel, case)

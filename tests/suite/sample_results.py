@@ -50,7 +50,15 @@ def kill(kernel: str, name: str, status: str, order: int, **more: Any) -> dict[s
     """One (faulty kernel, law)."""
     fault = {"id": "A1", "family": "exponents", "summary": "masks after exp", "trigger": "T > 16", "source": "fla #99"}
     line = {"schema": 1, "kind": "kill", "kernel": kernel, "honest": False, "fault": fault | {"array": "torch"}}
-    line |= {"law": name, "family": "oracle", "status": status, "examples": 3, "seconds": 0.5, "order": order}
+    line |= {
+        "law": name,
+        "family": "oracle",
+        "status": status,
+        "examples": 3,
+        "drawn": True,
+        "seconds": 0.5,
+        "order": order,
+    }
     line |= {"first": False, "until": None, "case": None, "message": None, "seed": 0}
     return line | more
 

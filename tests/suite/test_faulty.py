@@ -168,7 +168,9 @@ def test_likely_kernels_come_first_and_those_that_hang_last():
     suspects += [suspect("asked", "H"), suspect("random", "H")]
     law = VERDICTS["calls_in_between_change_nothing"]
     line = {"kernel": "hangs", "law": ORACLE, "family": "oracle", "status": "timeout", "first": True, "order": 0}
-    lines = [line, line | {"kernel": "asked", "law": law.name, "first": False, "status": "pass"}]
+    line["drawn"] = True
+    passed = {"law": law.name, "first": False, "status": "pass"}
+    lines = [line, line | passed | {"kernel": "asked"}, line | passed | {"kernel": "likely", "drawn": False}]
     lines.append(line | {"kernel": "random", "status": "nondeterministic"})
     assert [one.name for one in candidates(law, lines, suspects)] == ["likely", "other", "slow", "random", "hangs"]
 
