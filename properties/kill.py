@@ -139,7 +139,7 @@ def try_kernels(name: str, suspects: Sequence[Suspect]) -> list[dict[str, Any]]:
             spent = _spend(suspect, ROUNDS[0], False)
             given = {"dtypes": DTYPES, "seed_": suspect.seed, "name": suspect.name, "pinned": _pinned(suspect, law)}
             record = examine(Kernel(worker), law, spent, **given)
-        lines.append(_line(suspect, record, record.status != "not-run"))
+        lines.append(_line(suspect, record))
         if record.status in FALSIFIED:
             break
     return lines
@@ -172,8 +172,8 @@ def _try(suspect: Suspect, kernel: Kernel, first: bool) -> list[dict[str, Any]]:
             given = {"dtypes": DTYPES, "seed_": suspect.seed + step.ahead, "name": suspect.name, "pinned": pinned}
             record = examine(kernel, law, _spend(suspect, step.profile, found), **given)
             spent += _seconds(record)
-        drawn = record.status != "not-run" and step.profile.examples > 0
-        _add(lines, _line(suspect, record, drawn, None if suspect.fault is None or found else spent))
+        until = None if suspect.fault is None or found else spent
+        _add(lines, _line(suspect, record, until, drawn=step.profile.examples > 0))
         found = found or (suspect.fault is not None and record.status in FALSIFIED)
     return list(lines.values())
 
@@ -247,7 +247,7 @@ def _seconds(record: Record) -> float:
     return record.seconds if record.seconds_to_failure is None else record.seconds_to_failure
 
 
-def _line(suspect: Suspect, record: Record, drawn: bool, until: float | None = None) -> dict[str, Any]:
+def _line(suspect: Suspect, record: Record, until: float | None = None, *, drawn: bool = True) -> dict[str, Any]:
     """A kill line; `until`: seconds spent on a faulty kernel up to here, where no other law falsified it before."""
     killed = record.status in FALSIFIED
     return {
@@ -260,7 +260,7 @@ def _line(suspect: Suspect, record: Record, drawn: bool, until: float | None = N
         "family": record.family,
         "status": record.status,
         "examples": record.tried,
-        "drawn": drawn,
+        "drawn": drawn and record.status != "not-run",
         "seconds": _seconds(record),
         "order": ORDER.get(record.law, -1),  # -1: no law was asked
         "first": killed and until is not None,
@@ -281,4 +281,4 @@ def describe_fault(fault: Fault | None) -> dict[str, str] | None:
 
 def _not_run(suspect: Suspect, reason: str) -> dict[str, Any]:
     record = Record(suspect.name, "", "", "", "", reason=reason)
-    return _line(suspect, record, False)
+    return _line(suspect, record)
