@@ -12,7 +12,7 @@ FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 class Shape(NamedTuple):
-    """The extents of a call: batch rows, tokens, heads, value heads, widths, sequences, and where packed ones end."""
+    """The extents of a call: batch rows, tokens, heads, value heads, widths, sequences."""
 
     B: int
     T: int
@@ -21,10 +21,11 @@ class Shape(NamedTuple):
     K: int
     V: int
     N: int
-    ends: tuple[int, ...] | None = None
 
 
-def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = None, cu_seqlens: Any = None) -> Shape:
+def check(
+    q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = None, cu_seqlens: Any = None, values: bool = True
+) -> Shape:
     """Check shapes, dtypes, devices and cu_seqlens.
 
     Reading cu_seqlens' values waits for a GPU once; a call without it does not wait.
@@ -37,6 +38,7 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
         beta: [B, T, HV].
         initial_state: [N, HV, K, V] or None.
         cu_seqlens: [N + 1] integers from 0 to T, never decreasing, with B = 1, or None.
+        values: False: what cu_seqlens holds is left to the caller, and to `rising`.
 
     Returns:
         The extents.
@@ -50,8 +52,9 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
     (B, T, H, K), (HV, V) = q.shape, v.shape[2:]
     if H < 1 or HV < 1 or HV % H:
         raise ValueError(f"v: expected a number of heads that is a multiple of q's {H}; got {HV}")
-    ends = None if cu_seqlens is None else _ends(cu_seqlens, B, T)
-    N = B if ends is None else len(ends) - 1
+    N = B if cu_seqlens is None else _sequences(cu_seqlens, B)
+    if values and cu_seqlens is not None:
+        rising(cu_seqlens.tolist(), T)
     expected = {"k": (k, (B, T, H, K)), "v": (v, (B, T, HV, V)), "g": (g, (B, T, HV, K)), "beta": (beta, (B, T, HV))}
     if initial_state is not None:
         expected["initial_state"] = (initial_state, (N, HV, K, V))
@@ -62,7 +65,7 @@ def check(q: Any, k: Any, v: Any, g: Any, beta: Any, *, initial_state: Any = Non
         if getattr(x, "device", None) != device:
             raise ValueError(f"{name}: expected device {q.device} like q; got {x.device}")
     _dtypes(q, k, v, {"g": g, "beta": beta} | ({} if initial_state is None else {"initial_state": initial_state}))
-    return Shape(B, T, H, HV, K, V, N, ends)
+    return Shape(B, T, H, HV, K, V, N)
 
 
 def _dtypes(q: Any, k: Any, v: Any, others: dict[str, Any]) -> None:
@@ -83,17 +86,24 @@ def _name(dtype: Any) -> str:
     return str(dtype).rsplit(".", 1)[-1]
 
 
-def _ends(cu_seqlens: Any, B: int, T: int) -> tuple[int, ...]:
+def _sequences(cu_seqlens: Any, B: int) -> int:
     if cu_seqlens.ndim != 1 or len(cu_seqlens) < 1 or not dtype_name(cu_seqlens).startswith(("int", "uint")):
         raise ValueError(
             f"cu_seqlens: expected a list of integers; got {dtype_name(cu_seqlens)} {tuple(cu_seqlens.shape)}"
         )
     if B != 1:
         raise ValueError(f"cu_seqlens: expected B = 1 with packed sequences; got B = {B}")
-    ends = cu_seqlens.tolist()
+    return len(cu_seqlens) - 1
+
+
+def rising(ends: list[int], T: int) -> None:
+    """Refuse boundaries of packed sequences that do not rise from 0 to T.
+
+    Raises:
+        ValueError: with what they are.
+    """
     if ends[0] != 0 or ends[-1] != T or any(b < a for a, b in itertools.pairwise(ends)):
         raise ValueError(f"cu_seqlens: expected to rise from 0 to T = {T}; got {ends}")
-    return tuple(ends)
 
 
 def bounds(shape: Shape, cu_seqlens: Any) -> list[tuple[int, int, int]]:

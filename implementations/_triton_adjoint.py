@@ -16,6 +16,7 @@ from implementations._triton_gradient import (
     pair_gradient_kernel,
     sum_heads_kernel,
 )
+from implementations._triton_plan import packed_chunks, placed
 
 # Tokens of a chunk. With identical keys, beta = 2 and no decay, the errors of float32 grow with the chunk: 4 budget
 # units at 64 tokens, 0.5 at 16. Half precision has room enough.
@@ -211,19 +212,9 @@ def _chunk_table(
     """(First row, row behind the sequence) of every chunk, boundaries, each sequence's first chunk, how many chunks.
 
     Computed where the tensors are, without waiting for them: there may be up to N idle chunks at the end, which have no
-    rows. A dense batch needs no tables.
+    rows. Whatever cu_seqlens holds, all stay within the T tokens. A dense batch needs no tables.
     """
     if cu_seqlens is None:
         return None, None, None, shape.N * triton.cdiv(shape.T, C)
-    count = shape.T // C + shape.N
-    cu = cu_seqlens.to(device=device, dtype=torch.int64).contiguous()
-    ends = ((cu.diff() + C - 1) // C).cumsum(0)
-    starts = torch.cat([ends.new_zeros(1), ends])[:-1].contiguous()
-    if shape.N == 0:
-        return cu.new_zeros((count, 2)), cu, starts, count
-    number = torch.arange(count, device=device)
-    n = torch.searchsorted(ends, number, right=True)
-    used, n = n < shape.N, n.clamp(max=shape.N - 1)
-    first = torch.where(used, cu[n] + (number - starts[n]) * C, 0)
-    stop = torch.where(used, cu[n + 1], 0)
-    return torch.stack([first, stop], dim=1).contiguous(), cu, starts, count
+    table, cu, starts = packed_chunks(placed(cu_seqlens, device), shape.T, C)
+    return table, cu, starts, len(table)

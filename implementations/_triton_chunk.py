@@ -264,7 +264,8 @@ def pair_kernel(
 ):
     """Two programs for each chunk of one value head; they write a tile's kd, qd, kg, A, last and k Gamma k^T.
 
-    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence; `exact` is `tiles` as float32.
+    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence, or zeros where there is no chunk;
+    `exact` is `tiles` as float32.
     With FAST the tiles that have rows beyond REACH are marked, for `far_kernel` to mend; without, every row goes the
     long way. K comes in multiples of UNIT, which tells the compiler its alignment without a compilation for each width.
     """
@@ -278,9 +279,25 @@ def pair_kernel(
     g += (start * HV + head) * K
     tile = tiles + program * SIZE
     exact = exact_part(exact, program, BK, SIZE, WIDE)
-    if tl.program_id(0) % 2 == 0:
-        _across(q, k, g, table, tile, exact, H * K, HV * K, length, K, BK, FETCH, PRECISION, OPERAND)
-    else:
-        _near(
-            q, k, g, table, tile, exact, marks + program, H * K, HV * K, length, K, BK, FAST, FETCH, PRECISION, OPERAND
-        )
+    if length > 0:
+        if tl.program_id(0) % 2 == 0:
+            _across(q, k, g, table, tile, exact, H * K, HV * K, length, K, BK, FETCH, PRECISION, OPERAND)
+        else:
+            _near(
+                q,
+                k,
+                g,
+                table,
+                tile,
+                exact,
+                marks + program,
+                H * K,
+                HV * K,
+                length,
+                K,
+                BK,
+                FAST,
+                FETCH,
+                PRECISION,
+                OPERAND,
+            )

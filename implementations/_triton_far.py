@@ -50,10 +50,10 @@ def far_kernel(
     if tl.max(tl.load(marks + block, mask=block < count, other=0), axis=0) != 0:
         i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
         for tile in range(first, tl.minimum(first + BLOCK, count)):
-            if tl.load(marks + tile) != 0:
-                head, number = tile % HV, tile // HV
-                start = tl.load(chunks + 2 * number)
-                length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
+            head, number = tile % HV, tile // HV
+            start = tl.load(chunks + 2 * number)
+            length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
+            if (length > 0) & (tl.load(marks + tile) != 0):  # tiles of no chunk have no mark
                 key_at, gate_at = (start * H + head // (HV // H)) * K, (start * HV + head) * K
                 least = tl.zeros((C,), tl.float32)
                 for b in range(BK // KB):

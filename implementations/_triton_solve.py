@@ -63,6 +63,8 @@ def solve_kernel(
     head, number = program % HV, program // HV
     start = tl.load(chunks + 2 * number)
     length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
+    if length <= 0:
+        return
     products = exact_part(exact, program, BK, SIZE, WIDE) + BK
     beta += start * HV + head
     _diagonal(products, beta, HV, length)

@@ -75,22 +75,24 @@ def walk_kernel(
 ):
     """One program: one segment of one value head, BV columns of its state, chunk after chunk.
 
-    `segments` [.., 6]: first chunk, chunks, sequence, first token, token behind the sequence, whether it is the last.
-    `starts` [segment, HV, K, V]: the state before each segment. K and V come in multiples of UNIT.
+    `segments` [.., 7]: first chunk, chunks, sequence, first token, token behind the sequence, whether it is the last,
+    and which one it is in the order of sequences; zeros where there is no segment. `starts` [.., HV, K, V]: the state
+    before each segment, in the order of sequences. K and V come in multiples of UNIT.
     """
     K, V = K * UNIT, V * UNIT
     blocks: tl.constexpr = VP // BV
     program = tl.program_id(0).to(tl.int64)
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
-    first, count = tl.load(segments + 6 * m), tl.load(segments + 6 * m + 1)
-    n, token, stop = tl.load(segments + 6 * m + 2), tl.load(segments + 6 * m + 3), tl.load(segments + 6 * m + 4)
+    first, count = tl.load(segments + 7 * m), tl.load(segments + 7 * m + 1)
+    token, stop = tl.load(segments + 7 * m + 3), tl.load(segments + 7 * m + 4)
     i, channels, columns = tl.arange(0, C), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     fits = columns < V
     at_state = (head * K + channels)[None, :] * V + columns[:, None]
     inner = (channels < K)[None, :] & fits[:, None]
     S = tl.zeros((BV, BK), tl.float32)
     if HAS_STATE:
-        S += tl.load(starts + m * (HV * K * V) + at_state, mask=inner, other=0.0).to(tl.float32)
+        before = starts + tl.load(segments + 7 * m + 6) * (HV * K * V)
+        S += tl.load(before + at_state, mask=inner, other=0.0).to(tl.float32)
     whole = _whole(exact, first * HV + head, count, BK, SIZE, WIDE)
     for c in range(count):
         tile, tokens = (first + c) * HV + head, token + c * C + i
@@ -105,7 +107,8 @@ def walk_kernel(
         whole = later
         tl.store(o + at, tl.trans((scale * read).to(o.dtype.element_ty)), mask=real)
     if WANTS_STATE:
-        if tl.load(segments + 6 * m + 5) != 0:
+        if tl.load(segments + 7 * m + 5) != 0:
+            n = tl.load(segments + 7 * m + 2)
             tl.store(final_state + n * (HV * K * V) + at_state, S, mask=inner)
 
 
@@ -135,10 +138,10 @@ def transition_kernel(
     blocks: tl.constexpr = of_M + VP // BV
     program = tl.program_id(0).to(tl.int64)
     block, head, m = program % blocks, (program // blocks) % HV, program // (blocks * HV)
-    if tl.load(segments + 6 * m + 5) == 0:
-        first, count = tl.load(segments + 6 * m), tl.load(segments + 6 * m + 1)
-        token, stop = tl.load(segments + 6 * m + 3), tl.load(segments + 6 * m + 4)
-        channels, number = tl.arange(0, BK), m * HV + head
+    first, count = tl.load(segments + 7 * m), tl.load(segments + 7 * m + 1)
+    if (count > 0) & (tl.load(segments + 7 * m + 5) == 0):
+        token, stop = tl.load(segments + 7 * m + 3), tl.load(segments + 7 * m + 4)
+        channels, number = tl.arange(0, BK), tl.load(segments + 7 * m + 6) * HV + head
         from_zero = block >= of_M
         columns = tl.where(from_zero, block - of_M, block) * BV + tl.arange(0, BV)
         S = tl.where((channels[None, :] == columns[:, None]) & (block < of_M), 1.0, 0.0)

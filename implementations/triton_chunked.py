@@ -6,7 +6,6 @@ GPU, or on the CPU through Triton's interpreter. Nothing is tuned at call time: 
 dtype, widths and number of heads, so that no result depends on what else is in a batch.
 """
 
-import itertools
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,11 +19,11 @@ from implementations._contract import check
 from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready, roomy
 from implementations._triton_chunk import choices, pair_kernel, tile_size
 from implementations._triton_far import far_kernel
+from implementations._triton_plan import CHUNK, judgement, placed, plans
 from implementations._triton_raw import Raw, mapped
 from implementations._triton_solve import solve_kernel
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
-CHUNK = 64
 # Eight warps were slower than four in each kernel of the forward pass that was timed with them (docs/kernels.md).
 WARPS = 4
 SOLVE_REGISTERS = 128  # four programs a multiprocessor in place of three
@@ -100,6 +99,9 @@ def triton_chunked(
     Shapes and ranges are the contract's (`implementations/_contract.py`); float32, bfloat16 or float16; K up to 256.
     `configuration` names a row of CONFIGURATIONS in place of the one chosen by shape.
 
+    Values of cu_seqlens on a GPU are judged behind the launches, and while a CUDA graph is captured not at all: there a
+    boundary that is wrong counts as the nearest possible one, and a replay takes what the tensor holds by then.
+
     The raw form, with flash-linear-attention's keywords: use_qk_l2norm_in_kernel divides q and k by sqrt(|x|^2 + 1e-6);
     use_gate_in_kernel takes g as -exp(A_log) softplus(g + dt_bias), with safe_gate as lower_bound sigmoid(exp(A_log)
     (g + dt_bias)); use_beta_sigmoid_in_kernel takes beta as sigmoid(beta), twice that with allow_neg_eigval. A_log has
@@ -109,7 +111,7 @@ def triton_chunked(
         ValueError: for an unknown configuration, and for a missing or wrong parameter of the raw form.
         NotImplementedError: for float64, K above 256, gradients, and on a CPU without the interpreter.
     """
-    shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
+    shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens, values=False)
     ready(q, k, v, g, beta, initial_state)
     if shape.K > 256:
         raise NotImplementedError(f"K = {shape.K}: this kernel goes up to 256")
@@ -118,20 +120,22 @@ def triton_chunked(
         use_qk_l2norm_in_kernel, use_gate_in_kernel, use_beta_sigmoid_in_kernel, allow_neg_eigval, safe_gate,
         lower_bound, A_log, dt_bias,
     )  # fmt: skip
+    judge, cu_seqlens = judgement(cu_seqlens, shape.T), placed(cu_seqlens, v.device)
     q, k, g, beta = mapped(q, k, g, beta, shape, raw)
-    return forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, config)
+    results = forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config)
+    judge()
+    return results
 
 
-def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, config):
+def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config):
     """The forward pass of checked inputs with a given configuration; returns (o, final_state or None)."""
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     state = None if initial_state is None else initial_state.contiguous()
     o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
-    pieces, kept = _pieces(_cuts(shape), config.apart), []
+    pieces, kept = plans(shape, cu_seqlens, config.segment, config.apart, v.device), []
     apart = len(pieces) > 1 and v.device.type == "cuda"
     with _beside(v.device) if apart else nullcontext(nullcontext) as walking:
-        for n, cuts in enumerate(pieces):
-            plan = _plan(cuts, config.segment, v.device)
+        for n, plan in enumerate(pieces):
             tiles, common = _prepared(q, k, v, g, beta, plan, shape)
             wanted = output_final_state or n + 1 < len(pieces)
             before, state = state, _new_state(shape, v.device) if wanted else None
@@ -248,47 +252,3 @@ def _between_segments(walked, plan, initial_state, size, config, widths, common)
         num_stages=min(config.link_stages, 3 if roomy(device) else 2), **widths,
     )  # fmt: skip
     return starts
-
-
-class Plan(NamedTuple):
-    """Where chunks, segments and sequences are, as int64 tables on the device; see the kernels for their columns."""
-
-    chunks: torch.Tensor
-    segments: torch.Tensor
-    sequences: torch.Tensor
-    divided: bool
-
-
-def _cuts(shape):
-    """First token and the one behind the last, of every sequence over the flattened [B * T] tokens."""
-    if shape.ends is None:
-        return tuple((n * shape.T, (n + 1) * shape.T) for n in range(shape.N))
-    return tuple(itertools.pairwise(shape.ends))
-
-
-def _pieces(cuts, apart):
-    """A sequence of at least `apart` chunks in two, the first three times as long; anything else in one piece."""
-    if len(cuts) != 1 or not apart or triton.cdiv(cuts[0][1] - cuts[0][0], CHUNK) < apart:
-        return [cuts]
-    start, stop = cuts[0]
-    middle = start + CHUNK * max(3 * triton.cdiv(stop - start, CHUNK) // 4, 1)
-    return [((start, middle),), ((middle, stop),)]
-
-
-@lru_cache(maxsize=64)
-def _plan(cuts, segment, device):
-    """The tables of a call; remembered, because they depend on lengths alone."""
-    chunks, segments, sequences = [], [], []
-    for n, (start, stop) in enumerate(cuts):
-        first, count = len(chunks), triton.cdiv(stop - start, CHUNK)
-        chunks += [(start + c * CHUNK, stop) for c in range(count)]
-        step = min(segment, count) or max(count, 1)
-        sequences.append((len(segments), max(triton.cdiv(count, step), 1)))
-        for c in range(0, max(count, 1), step):
-            here = min(step, count - c)
-            segments.append((first + c, here, n, start + c * CHUNK, stop, int(c + here >= count)))
-    tables = [
-        torch.tensor(x, dtype=torch.int64).reshape(-1, width).to(device)
-        for x, width in ((chunks, 2), (segments, 6), (sequences, 2))
-    ]
-    return Plan(*tables, divided=len(segments) > len(cuts))

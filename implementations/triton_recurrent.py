@@ -2,8 +2,9 @@
 
 For decoding: `triton_recurrent` has the contract's call, `pool_step` updates a pool of states in place. Computes in
 float32. Runs on a GPU, or on the CPU through Triton's interpreter (TRITON_INTERPRET=1 before Triton is imported).
-Forward only: an input that requires a gradient is refused. Nothing is read back from the device unless cu_seqlens is
-given, so that both calls can be captured into a CUDA graph.
+Forward only: an input that requires a gradient is refused. Nothing is read back from the device but cu_seqlens: by
+`pool_step` before it changes the pool, by `triton_recurrent` behind its launch, and not while a CUDA graph is captured.
+Without it both calls can be captured, with it `triton_recurrent`.
 """
 
 import torch
@@ -11,7 +12,8 @@ import triton
 import triton.language as tl
 
 from implementations._contract import check, dtype_name
-from implementations._triton import alignment, launch, padded, ready, sequence_bounds
+from implementations._triton import alignment, launch, padded, ready
+from implementations._triton_plan import judgement, placed
 
 HINTS = {"array": "torch", "pool": "pool_step"}
 
@@ -63,8 +65,9 @@ def _recurrent(
     """One program: one sequence, one value head, BV columns. A slot below 0 is padding: reads zero, writes nothing."""
     K, V = K * UNIT, V * UNIT
     n, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    if PACKED:
-        start, stop = tl.load(cu + n).to(tl.int64), tl.load(cu + n + 1).to(tl.int64)
+    if PACKED:  # launched before the host has judged the values
+        start = tl.minimum(tl.maximum(tl.load(cu + n).to(tl.int64), 0), T)
+        stop = tl.minimum(tl.load(cu + n + 1).to(tl.int64), T)
     else:
         start, stop = n * T, n * T + T
     where = n
@@ -102,17 +105,21 @@ def _recurrent(
 def triton_recurrent(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
     """S_t = (I - beta_t k_t k_t^T) Diag(exp g_t) S_(t-1) + beta_t k_t v_t^T,  o_t = scale S_t^T q_t.
 
-    Shapes and ranges are the contract's (`implementations/_contract.py`); float32, bfloat16 or float16.
+    Shapes and ranges are the contract's (`implementations/_contract.py`); float32, bfloat16 or float16. While a CUDA
+    graph is captured the values of cu_seqlens are not judged: each counts as the nearest one between 0 and T.
 
     Raises:
         NotImplementedError: for float64, for gradients, and on a CPU without the interpreter.
     """
-    shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
+    shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens, values=False)
     ready(q, k, v, g, beta, initial_state)
     size = (shape.N, shape.HV, shape.K, shape.V)
     final_state = torch.empty(size, dtype=torch.float32, device=v.device) if output_final_state else None
     source = None if initial_state is None else initial_state.contiguous()
-    return _launch(q, k, v, g, beta, source, final_state, None, cu_seqlens, scale, shape), final_state
+    judge = judgement(cu_seqlens, shape.T)
+    o = _launch(q, k, v, g, beta, source, final_state, None, cu_seqlens, scale, shape)
+    judge()
+    return o, final_state
 
 
 def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
@@ -160,7 +167,7 @@ def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
 
 def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
-    cu = None if cu_seqlens is None else sequence_bounds(shape, cu_seqlens, v.device)
+    cu = None if cu_seqlens is None else placed(cu_seqlens, v.device).contiguous()
     if shape.HV > 65_535:
         raise NotImplementedError(f"{shape.HV} value heads: this kernel takes 65535")
     o = torch.empty_like(v)

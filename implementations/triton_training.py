@@ -88,7 +88,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, g, beta and initial_state (empty where there is none)."""
     with torch.no_grad():
-        shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
+        # The forward pass has judged the values of cu_seqlens; to wait for them again would hold up the launches.
+        shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens, values=False)
         ready(q, k, v, g, beta, initial_state)
         if shape.K > WIDEST:
             raise NotImplementedError(f"K = {shape.K}: this kernel goes up to {WIDEST}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from implementations import triton_chunked
-from implementations.triton_chunked import CHUNK, _pieces, _plan
+from implementations._triton_plan import CHUNK, _dense, _pieces
 
 
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 128, 129, 8192, 8191])
@@ -34,12 +34,12 @@ def test_several_sequences_stay_in_one_piece():
 
 @pytest.mark.parametrize("segment", [0, 2, 16])
 def test_segments_cover_every_chunk_once_and_say_which_is_last(segment):
-    plan = _plan(((0, 130), (130, 130), (130, 1400)), segment, "cpu")
+    plan = _dense(((0, 130), (130, 130), (130, 1400)), segment, "cpu")
     rows = plan.segments.tolist()
     assert [c for first, count, *_ in rows for c in range(first, first + count)] == list(range(len(plan.chunks)))
-    last = {n: is_last for _, _, n, _, _, is_last in rows}
+    last = {n: is_last for _, _, n, _, _, is_last, _ in rows}
     assert last == {0: 1, 1: 1, 2: 1}
-    assert sum(is_last for *_, is_last in rows) == 3
+    assert sum(is_last for *_, is_last, _ in rows) == 3
 
 
 PIECES = """
