@@ -108,7 +108,7 @@ def _launch(cu, chunks, segments, sequences, bounds, starts, T, step, C):
     if programs:
         launch(
             plan_kernel, (programs,), cu.contiguous(), chunks, segments, sequences, bounds, starts, T, N, step,
-            len(chunks), rows, C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4,
+            len(chunks), rows, C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4 if N <= FEW else 8,
         )  # fmt: skip
 
 
@@ -154,6 +154,14 @@ def _write_segments(segments, row, mine, n, start, stop, first, count, place, pi
     tl.store(at + 4, _of(own, stop), mask=mine)
     tl.store(at + 5, (left <= segment).to(tl.int32), mask=mine)
     tl.store(at + 6, _of(own, natural) + piece, mask=mine)
+
+
+@triton.jit
+def _clear(table, row, idle, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """Zeros in the rows of a table that are idle."""
+    column = tl.arange(0, PADDED)[None, :]
+    at = WIDTH * row[:, None] + column
+    tl.store(table + at, at * 0, mask=idle[:, None] & (column < WIDTH))
 
 
 @triton.jit(do_not_specialize=["T", "N", "segment", "chunk_rows", "segment_rows"])
@@ -209,11 +217,9 @@ def plan_kernel(
             tl.store(bounds + n, start, mask=once)
             tl.store(bounds + n + 1, stop, mask=once)
             tl.store(starts + n, first, mask=once)
-    for column in tl.static_range(2):
-        tl.store(chunks + 2 * row + column, row * 0, mask=(row >= chunk) & (row < chunk_rows))
+    _clear(chunks, row, (row >= chunk) & (row < chunk_rows), 2, 2)
     if segments is not None:
-        for column in tl.static_range(7):
-            tl.store(segments + 7 * row + column, row * 0, mask=(row >= number) & (row < segment_rows))
+        _clear(segments, row, (row >= number) & (row < segment_rows), 7, 8)
 
 
 def placed(cu_seqlens: Tensor | None, device: torch.device) -> Tensor | None:
@@ -236,12 +242,11 @@ def judgement(cu_seqlens: Tensor | None, T: int) -> Callable[[], None]:
     if cu_seqlens.device.type != "cuda":
         rising(cu_seqlens.tolist(), T)
         return _nothing
-    with torch.cuda.device(cu_seqlens.device):
-        if torch.cuda.is_current_stream_capturing():
-            return _nothing
-        # torch keeps pinned memory for such copies, and lends none again whose copy is still to come.
-        copy, done = cu_seqlens.to("cpu", non_blocking=True), torch.cuda.Event()
-        done.record()
+    if torch.cuda.is_current_stream_capturing():
+        return _nothing
+    # Pinned memory: torch keeps some for such copies, and lends none again while a copy to it is still to come.
+    copy, done = cu_seqlens.to("cpu", non_blocking=True), torch.cuda.Event()
+    done.record(torch.cuda.current_stream(cu_seqlens.device))
 
     def judge() -> None:
         done.synchronize()
