@@ -216,5 +216,5 @@ def _chunk_table(
     """
     if cu_seqlens is None:
         return None, None, None, shape.N * triton.cdiv(shape.T, C)
-    table, cu, starts = packed_chunks(placed(cu_seqlens, device), shape.T, C)
-    return table, cu, starts, len(table)
+    table, cu, starts = packed_chunks(placed(cu_seqlens, device), shape.N, shape.T, C)
+    return table, cu, starts, table.shape[0]

@@ -43,7 +43,7 @@ def plans(shape: Shape, cu_seqlens: Tensor | None, segment: int, apart: int, dev
         device: where the tables are needed.
     """
     if cu_seqlens is not None:
-        return [_packed(cu_seqlens, shape.T, segment)]
+        return [_packed(cu_seqlens, shape.N, shape.T, segment)]
     cuts = tuple((n * shape.T, (n + 1) * shape.T) for n in range(shape.N))
     return [_dense(piece, segment, device) for piece in _pieces(cuts, apart)]
 
@@ -77,38 +77,32 @@ def _dense(cuts, segment, device):
     return Plan(*tables, divided=len(segments) > len(cuts))
 
 
-def _packed(cu: Tensor, T: int, segment: int) -> Plan:
+def _packed(cu: Tensor, N: int, T: int, segment: int) -> Plan:
     """The tables of packed sequences, sized by the worst case; divided if one sequence of T tokens would be."""
-    N = len(cu) - 1
-    count, step = T // CHUNK + N, segment or T // CHUNK + 1
+    count, step, new = T // CHUNK + N, segment or T // CHUNK + 1, {"dtype": torch.int64, "device": cu.device}
     rows = T // (CHUNK * step) + N
-    chunks, segments, sequences = (
-        torch.empty(size, dtype=torch.int64, device=cu.device) for size in ((count, 2), (rows, 7), (N, 2))
-    )
-    _launch(cu, chunks, segments, sequences, None, None, T, step, CHUNK)
+    chunks, segments, sequences = (torch.empty(size, **new) for size in ((count, 2), (rows, 7), (N, 2)))
+    _launch(cu, chunks, segments, sequences, None, None, N, T, step, count, rows, CHUNK)
     return Plan(chunks, segments, sequences, divided=T > CHUNK * step)
 
 
-def packed_chunks(cu: Tensor, T: int, C: int) -> tuple[Tensor, Tensor, Tensor]:
+def packed_chunks(cu: Tensor, N: int, T: int, C: int) -> tuple[Tensor, Tensor, Tensor]:
     """The chunks of C tokens [T // C + N, 2] of packed sequences, their boundaries [N + 1], each one's first chunk [N].
 
     All in int64 and within T tokens, whatever cu [N + 1] holds.
     """
-    N = len(cu) - 1
-    chunks, bounds, starts = (
-        torch.empty(size, dtype=torch.int64, device=cu.device) for size in ((T // C + N, 2), (N + 1,), (N,))
-    )
-    _launch(cu, chunks, None, None, bounds, starts, T, 1, C)
+    count, new = T // C + N, {"dtype": torch.int64, "device": cu.device}
+    chunks, bounds, starts = torch.empty((count, 2), **new), torch.empty(N + 1, **new), torch.empty(N, **new)
+    _launch(cu, chunks, None, None, bounds, starts, N, T, 1, count, 0, C)
     return chunks, bounds, starts
 
 
-def _launch(cu, chunks, segments, sequences, bounds, starts, T, step, C):
-    N, rows = len(cu) - 1, 0 if segments is None else len(segments)
-    programs = triton.cdiv(max(len(chunks), rows), ROWS)
+def _launch(cu, chunks, segments, sequences, bounds, starts, N, T, segment, count, rows, C):
+    programs = (max(count, rows) + ROWS - 1) // ROWS
     if programs:
         launch(
-            plan_kernel, (programs,), cu.contiguous(), chunks, segments, sequences, bounds, starts, T, N, step,
-            len(chunks), rows, C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4 if N <= FEW else 8,
+            plan_kernel, (programs,), cu.contiguous(), chunks, segments, sequences, bounds, starts, N, T, segment,
+            count, rows, C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4 if N <= FEW else 8,
         )  # fmt: skip
 
 
@@ -164,7 +158,7 @@ def _clear(table, row, idle, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     tl.store(table + at, at * 0, mask=idle[:, None] & (column < WIDTH))
 
 
-@triton.jit(do_not_specialize=["T", "N", "segment", "chunk_rows", "segment_rows"])
+@triton.jit(do_not_specialize=["N", "T", "segment", "chunk_rows", "segment_rows"])
 def plan_kernel(
     cu,
     chunks,
@@ -172,8 +166,8 @@ def plan_kernel(
     sequences,
     bounds,
     starts,
-    T,
     N,
+    T,
     segment,
     chunk_rows,
     segment_rows,
