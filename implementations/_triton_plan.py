@@ -79,31 +79,30 @@ def _dense(cuts, segment, device):
 
 def _packed(cu: Tensor, N: int, T: int, segment: int) -> Plan:
     """The tables of packed sequences, sized by the worst case; divided if one sequence of T tokens would be."""
-    count, step, new = T // CHUNK + N, segment or T // CHUNK + 1, {"dtype": torch.int64, "device": cu.device}
-    rows = T // (CHUNK * step) + N
+    step, new = segment or T // CHUNK + 1, {"dtype": torch.int64, "device": cu.device}
+    count, rows = T // CHUNK + min(N, T), T // (CHUNK * step) + N  # of no tokens: no chunk, but a segment
     chunks, segments, sequences = (torch.empty(size, **new) for size in ((count, 2), (rows, 7), (N, 2)))
     _launch(cu, chunks, segments, sequences, None, None, N, T, step, count, rows, CHUNK)
     return Plan(chunks, segments, sequences, divided=T > CHUNK * step)
 
 
 def packed_chunks(cu: Tensor, N: int, T: int, C: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The chunks of C tokens [T // C + N, 2] of packed sequences, their boundaries [N + 1], each one's first chunk [N].
+    """Of packed sequences the chunks of C tokens [.., 2], the boundaries [N + 1], and each one's first chunk [N].
 
     All in int64 and within T tokens, whatever cu [N + 1] holds.
     """
-    count, new = T // C + N, {"dtype": torch.int64, "device": cu.device}
+    count, new = T // C + min(N, T), {"dtype": torch.int64, "device": cu.device}
     chunks, bounds, starts = torch.empty((count, 2), **new), torch.empty(N + 1, **new), torch.empty(N, **new)
     _launch(cu, chunks, None, None, bounds, starts, N, T, 1, count, 0, C)
     return chunks, bounds, starts
 
 
 def _launch(cu, chunks, segments, sequences, bounds, starts, N, T, segment, count, rows, C):
-    programs = (max(count, rows) + ROWS - 1) // ROWS
-    if programs:
-        launch(
-            plan_kernel, (programs,), cu.contiguous(), chunks, segments, sequences, bounds, starts, N, T, segment,
-            count, rows, C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4 if N <= FEW else 8,
-        )  # fmt: skip
+    programs = (max(count, rows, 1) + ROWS - 1) // ROWS
+    launch(
+        plan_kernel, (programs,), cu.contiguous(), chunks, segments, sequences, bounds, starts, N, T, segment, count, rows,
+        C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4 if N <= FEW else 8,
+    )  # fmt: skip
 
 
 @triton.jit
