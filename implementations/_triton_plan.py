@@ -100,8 +100,8 @@ def packed_chunks(cu: Tensor, N: int, T: int, C: int) -> tuple[Tensor, Tensor, T
 def _launch(cu, chunks, segments, sequences, bounds, starts, N, T, segment, count, rows, C):
     programs = (max(count, rows, 1) + ROWS - 1) // ROWS
     launch(
-        plan_kernel, (programs,), cu.contiguous(), chunks, segments, sequences, bounds, starts, N, T, segment, count, rows,
-        C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4 if N <= FEW else 8,
+        plan_kernel, (programs,), cu.contiguous(), chunks, segments, sequences, bounds, starts, N, T, segment, count,
+        rows, C=C, BN=FEW if N <= FEW else MANY, BR=ROWS, num_warps=4 if N <= FEW else 8,
     )  # fmt: skip
 
 

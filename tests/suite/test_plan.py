@@ -146,6 +146,11 @@ for cu in (torch.tensor(x) for x in ([0, 10**9, 3], [-1, 4], [0])):
         getattr(module, module.__name__.rsplit(".", 1)[-1])(*inputs, cu_seqlens=cu, output_final_state=True)
         module.judgement = judgement
     torch.ops.kda.chunked_backward(x, None, *inputs, 1.0, None, cu)
+x, state = torch.zeros(1, 0, 1, 4), torch.ones(2, 1, 4, 4, requires_grad=True)
+options = {"output_final_state": True, "cu_seqlens": torch.zeros(3).int()}
+_, last = triton_training(x, x, x, x, x[..., 0], initial_state=state, **options)
+last.sum().backward()
+assert last.equal(state) and (state.grad == 1).all()
 """
 
 
