@@ -18,8 +18,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import check
 from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready, roomy
-from implementations._triton_chunk import choices, pair_kernel, tile_size
+from implementations._triton_chunk import KB, choices, tile_size
 from implementations._triton_far import far_kernel
+from implementations._triton_pair import pair_kernel
 from implementations._triton_raw import Raw, mapped
 from implementations._triton_solve import solve_kernel
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
@@ -35,13 +36,14 @@ class Config(NamedTuple):
     """How walks are launched: columns of a program, stages of the pipeline, and how long sequences are cut.
 
     `segment`: chunks in a segment, all of which walk at once. `apart`: from so many chunks on a single sequence is cut
-    in two, and the walk of the first runs beside the chunks of the second. 0: not cut.
+    in two, `eighths` of it and the rest, and the walk of the first runs beside the chunks of the second. 0: not cut.
     """
 
     block: int
     stages: int
     segment: int = 0
     apart: int = 0
+    eighths: int = 6
     warps: int = 4
     transition_stages: int = 2
     link_block: int = 16
@@ -54,6 +56,7 @@ CONFIGURATIONS = {
     "wide": Config(64, 1),
     "whole": Config(64, 3),
     "apart": Config(64, 3, apart=96),
+    "many-heads": Config(64, 3, apart=96, eighths=7),
     "some-heads": Config(64, 3, segment=32),
     "few-heads": Config(64, 3, segment=16),
     # Not chosen by itself: what cuts do, on sequences short enough to check.
@@ -80,7 +83,8 @@ def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
         if small:
             name = "wide" if dtype == torch.bfloat16 else "exact" if K <= 128 else "exact-wide"
         else:
-            name = "few-heads" if HV <= 8 else "some-heads" if HV <= 16 else "apart" if HV <= 32 else "whole"
+            names = {8: "few-heads", 16: "some-heads", 32: "apart", 64: "whole"}
+            name = next((name for heads, name in names.items() if HV <= heads), "many-heads")
     if name not in CONFIGURATIONS:
         raise ValueError(f"configuration: expected one of {', '.join(CONFIGURATIONS)}; got {name!r}")
     if small and not name.startswith("exact") and not (name == "wide" and dtype == torch.bfloat16):
@@ -127,7 +131,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     state = None if initial_state is None else initial_state.contiguous()
     o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
-    pieces, kept = _pieces(_cuts(shape), config.apart), []
+    pieces, kept = _pieces(_cuts(shape), config), []
     apart = len(pieces) > 1 and v.device.type == "cuda"
     with _beside(v.device) if apart else nullcontext(nullcontext) as walking:
         for n, cuts in enumerate(pieces):
@@ -189,16 +193,33 @@ def _prepared(q, k, v, g, beta, plan, shape):
     }
     if count:
         marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
-        inputs = (q, k, g, plan.chunks, _table(device), tiles, exact, marks)
+        inputs, outputs = (q, k, g), (plan.chunks, _table(device), tiles, exact, marks)
         own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
-        launch(pair_kernel, (2 * count,), *inputs, FAST=half, FETCH=prefetches(device), **own)
-        if half:
-            launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, count, BLOCK=FAR_TILES, **own)
+        whole = _described(inputs, tiles, BK) if half else (None,) * 4
         launch(
-            solve_kernel, (count,), beta, plan.chunks, tiles, exact, num_warps=WARPS, num_stages=1,
-            maxnreg=SOLVE_REGISTERS if half else None, **common,
+            pair_kernel, (2 * count,), *inputs, *whole, *outputs, FAST=half, COPIED=whole[0] is not None,
+            FETCH=prefetches(device), **own,
+        )  # fmt: skip
+        if half:
+            launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, *outputs, count, BLOCK=FAR_TILES, **own)
+        launch(
+            solve_kernel, (count,), beta, plan.chunks, tiles, exact, FETCH=prefetches(device), num_warps=WARPS,
+            num_stages=1, maxnreg=SOLVE_REGISTERS if half else None, **common,
         )  # fmt: skip
     return tiles, common
+
+
+def _described(inputs, tiles, BK):
+    """Descriptors of q, k, g [heads, tokens, K] and of the tiles; none where the hardware cannot copy them."""
+    K = inputs[0].shape[-1]
+    if any(x.data_ptr() % 16 or K * x.element_size() % 16 for x in inputs):
+        return (None,) * 4
+    sizes = [(x.shape[-2], x.shape[0] * x.shape[1]) for x in inputs]
+    described = [
+        TensorDescriptor(x, [heads, tokens, K], [K, heads * K, 1], [1, CHUNK, KB.value])
+        for x, (heads, tokens) in zip(inputs, sizes, strict=True)
+    ]
+    return *described, TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value])
 
 
 def _walked(v, tiles, o, starts, final_state, scale, plan, config, shape, common):
@@ -266,12 +287,13 @@ def _cuts(shape):
     return tuple(itertools.pairwise(shape.ends))
 
 
-def _pieces(cuts, apart):
-    """A sequence of at least `apart` chunks in two, the first three times as long; anything else in one piece."""
-    if len(cuts) != 1 or not apart or triton.cdiv(cuts[0][1] - cuts[0][0], CHUNK) < apart:
+def _pieces(cuts, config):
+    """A sequence of at least `config.apart` chunks in two; anything else in one piece."""
+    start, stop = cuts[0] if len(cuts) == 1 else (0, 0)
+    count = triton.cdiv(stop - start, CHUNK)
+    if not config.apart or count < config.apart:
         return [cuts]
-    start, stop = cuts[0]
-    middle = start + CHUNK * max(3 * triton.cdiv(stop - start, CHUNK) // 4, 1)
+    middle = start + CHUNK * max(config.eighths * count // 8, 1)
     return [((start, middle),), ((middle, stop),)]
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from implementations import triton_chunked
-from implementations.triton_chunked import CHUNK, _pieces, _plan
+from implementations.triton_chunked import CHUNK, Config, _pieces, _plan
 
 
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 128, 129, 8192, 8191])
 @pytest.mark.parametrize("apart", [0, 2, 96])
 def test_pieces_follow_one_another_on_chunk_borders(tokens, apart):
     start = 7
-    pieces = _pieces(((start, start + tokens),), apart)
+    pieces = _pieces(((start, start + tokens),), Config(64, 3, apart=apart))
     assert pieces[0][0][0] == start
     assert pieces[-1][-1][1] == start + tokens
     for ((_, stop),), ((first, last),) in itertools.pairwise(pieces):
@@ -29,7 +29,7 @@ def test_pieces_follow_one_another_on_chunk_borders(tokens, apart):
 
 def test_several_sequences_stay_in_one_piece():
     cuts = ((0, 9000), (9000, 18000))
-    assert _pieces(cuts, 2) == [cuts]
+    assert _pieces(cuts, Config(64, 3, apart=2)) == [cuts]
 
 
 @pytest.mark.parametrize("segment", [0, 2, 16])
