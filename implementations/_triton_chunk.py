@@ -1,13 +1,13 @@
 """The Triton code of the chunked forward, first half: what a chunk needs of itself, all chunks side by side.
 
-A chunk has 64 tokens in 4 parts of 16. `pair_kernel` multiplies every query and key with the keys before it, decayed by
-what lies between; `_triton_solve.solve_kernel` inverts the triangular matrix of the keys. The decay between two tokens
-is a product of two whose exponents are sums of log decays, never positive: nothing overflows at any gate, and no row
-looks at a later one. Between the halves of a chunk, and between the parts of a half, both tokens decay to the border.
-Inside a part the decay splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2 decays from the part's
-start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that, and all rows of
-float16 and float32 inputs, take the way to the border inside parts too, between blocks of 8, 4, 2 and 1. Which way a
-row takes depends on that row and earlier ones alone, so the future changes no bit of the past.
+A chunk has 64 tokens in 4 parts of 16. `_triton_pair.pair_kernel` multiplies every query and key with the keys before
+it, decayed by what lies between; `_triton_solve.solve_kernel` inverts the triangular matrix of the keys. The decay
+between two tokens is a product of two whose exponents are sums of log decays, never positive: nothing overflows at any
+gate, and no row looks at a later one. Between the halves of a chunk, and between the parts of a half, both tokens decay
+to the border. Inside a part the decay splits as exp2(G_i) exp2(-G_j), exact enough while G, the sum of log2 decays from
+the part's start, stays above -110 (a gate of -4.7 at every token reaches it at the 16th). Rows beyond that, and all
+rows of float16 and float32 inputs, take the way to the border inside parts too, between blocks of 8, 4, 2 and 1. Which
+way a row takes depends on that row and earlier ones alone, so the future changes no bit of the past.
 
 What the halves of the computation hand over is one tile a chunk and head, in bfloat16 or float32, its rows zero behind
 the sequence (`tile_size` numbers):
@@ -111,28 +111,49 @@ def fetch(at):
 
 
 @triton.jit
-def loaded(q, k, g, b, key_row, gate_row, length, K, FETCH: tl.constexpr, OPERAND: tl.constexpr):
+def loaded(q, k, g, row, key_head, head, b, key_row, gate_row, length, K, COPIED: tl.constexpr, FETCH: tl.constexpr,
+           OPERAND: tl.constexpr):  # fmt: skip
     """Queries, keys and log decays of a chunk, KB channels from b * KB on; all are asked for before one is used.
 
-    With FETCH the next channels are asked for too, as far as the second cache.
+    With COPIED q, k and g are tensor descriptors, and the chunk is whole; otherwise they are pointers, and with FETCH
+    the next channels are asked for too, as far as the second cache.
     """
-    i, channels = tl.arange(0, C)[:, None], b * KB + tl.arange(0, KB)[None, :]
-    mask = (i < length) & (channels < K)
-    gate = tl.load(g + i * gate_row + channels, mask=mask, other=0.0)
-    key = tl.load(k + i * key_row + channels, mask=mask, other=0.0)
-    query = tl.load(q + i * key_row + channels, mask=mask, other=0.0)
-    if FETCH and ((b + 1) * KB < K):
-        rows = tl.minimum(tl.arange(0, C), length - 1)
-        fetch(g + rows * gate_row + (b + 1) * KB)
-        fetch(k + rows * key_row + (b + 1) * KB)
-        fetch(q + rows * key_row + (b + 1) * KB)
+    if COPIED:
+        row = row.to(tl.int32)
+        gate = tl.reshape(g.load([head, row, b * KB]), (C, KB))
+        key = tl.reshape(k.load([key_head, row, b * KB]), (C, KB))
+        query = tl.reshape(q.load([key_head, row, b * KB]), (C, KB))
+    else:
+        i, channels = tl.arange(0, C)[:, None], b * KB + tl.arange(0, KB)[None, :]
+        mask = (i < length) & (channels < K)
+        at_gate, at_key = row * gate_row + head * K, row * key_row + key_head * K
+        gate = tl.load(g + at_gate + i * gate_row + channels, mask=mask, other=0.0)
+        key = tl.load(k + at_key + i * key_row + channels, mask=mask, other=0.0)
+        query = tl.load(q + at_key + i * key_row + channels, mask=mask, other=0.0)
+        if FETCH and ((b + 1) * KB < K):
+            rows, later = tl.minimum(tl.arange(0, C), length - 1), (b + 1) * KB
+            fetch(g + (at_gate + later) + rows * gate_row)
+            fetch(k + (at_key + later) + rows * key_row)
+            fetch(q + (at_key + later) + rows * key_row)
     return query.to(tl.float32), key.to(tl.float32), _gates(gate, OPERAND)
 
 
 @triton.jit
-def matrix(table, which):
-    """A matrix of the table."""
-    return tl.load(table + which * (C * C) + tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :])
+def stacked(a, b):
+    """[a; b]: one product in place of two, and every thread keeps its own numbers."""
+    return tl.reshape(tl.permute(tl.join(a, b), (2, 0, 1)), (2 * a.shape[0], a.shape[1]))
+
+
+@triton.jit
+def unstacked(x):
+    """The upper and the lower half of a matrix."""
+    return tl.split(tl.permute(tl.reshape(x, (2, x.shape[0] // 2, x.shape[1])), (1, 2, 0)))
+
+
+@triton.jit
+def matrix(table, which, ROWS: tl.constexpr = C):
+    """A matrix of the table; with ROWS = 2 C, two that follow each other, stacked."""
+    return tl.load(table + which * (C * C) + tl.arange(0, ROWS)[:, None] * C + tl.arange(0, C)[None, :])
 
 
 @triton.jit
@@ -155,8 +176,8 @@ def between(level):
 
 
 @triton.jit
-def by_levels(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexpr, LEVELS: tl.constexpr,
-            PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
+def by_levels(q, k, g, row, key_head, head, table, key_row, gate_row, far, length, K, BK: tl.constexpr,
+              LEVELS: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
     """q_i . Gamma_ij k_j for j <= i and k_i . Gamma_ij k_j for j < i at any gate, [C, C].
 
     For rows that are `far`, and pairs of tokens in the same block of 2^LEVELS.
@@ -168,7 +189,9 @@ def by_levels(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexp
     reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     for b in range(BK // KB):
         for level in range(LEVELS):
-            query, key, gate = loaded(q, k, g, b, key_row, gate_row, length, K, False, OPERAND)
+            query, key, gate = loaded(
+                q, k, g, row, key_head, head, b, key_row, gate_row, length, K, False, False, OPERAND
+            )
             decay = tl.exp2(exponent(matrix(table, TO_BORDER + level), gate, PRECISION, OPERAND))
             if level == 0:
                 reads += tl.where((i == j) & far, tl.sum(query * key, axis=1)[:, None], 0.0)
@@ -177,127 +200,3 @@ def by_levels(q, k, g, table, key_row, gate_row, far, length, K, BK: tl.constexp
             reads += tl.where(pairs, dot(query, target, PRECISION, OPERAND), 0.0)
             keys += tl.where(pairs, dot(key, target, PRECISION, OPERAND), 0.0)
     return reads, keys
-
-
-@triton.jit
-def _across(q, k, g, table, tile, exact, key_row, gate_row, length, K, BK: tl.constexpr, FETCH: tl.constexpr,
-            PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
-    """A tile's kd, qd, kg and last, and what crosses the chunk's middle of the products with keys."""
-    i = tl.arange(0, C)[:, None]
-    reads, keys = tl.zeros((C, C // 2), tl.float32), tl.zeros((C, C // 2), tl.float32)
-    from_start, to_end, to_half = matrix(table, FROM_START), matrix(table, TO_END), matrix(table, TO_HALF)
-    for b in range(BK // KB):
-        query, key, gate = loaded(q, k, g, b, key_row, gate_row, length, K, FETCH, OPERAND)
-        channels = b * KB + tl.arange(0, KB)[None, :]
-        at = tile + i * BK + channels
-        whole = tl.exp2(exponent(from_start, gate, PRECISION, OPERAND))
-        tl.store(at, stored(key * whole, tile, OPERAND))
-        tl.store(at + C * BK, stored(query * whole, tile, OPERAND))
-        tl.store(exact + channels + i * 0, whole, mask=i == C - 1)
-        rest = tl.exp2(exponent(to_end, gate, PRECISION, OPERAND))
-        tl.store(at + 2 * C * BK, stored(key * rest, tile, OPERAND))
-        half = tl.exp2(exponent(to_half, gate, PRECISION, OPERAND))
-        held = (key * half).to(OPERAND)
-        target = tl.trans(tl.split(tl.permute(tl.reshape(held, (2, C // 2, KB)), (1, 2, 0)))[0])
-        reads = tl.dot((query * half).to(OPERAND), target, reads, input_precision=PRECISION)
-        keys = tl.dot(held, target, keys, input_precision=PRECISION)
-    j = tl.arange(0, C // 2)[None, :]
-    crossing = (i >= C // 2) & (j < C // 2)
-    tl.store(tile + 3 * C * BK + i * C + j, stored(reads, tile, OPERAND), mask=crossing)
-    tl.store(exact + BK + i * C + j, keys, mask=crossing)
-
-
-@triton.jit
-def _near(q, k, g, table, tile, exact, mark, key_row, gate_row, length, K, BK: tl.constexpr, FAST: tl.constexpr,
-          FETCH: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
-    """The products of queries or keys with keys of the same half of a chunk, and A's zeros."""
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    if FAST:
-        reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-        more_reads, more_keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-        least = tl.zeros((C,), tl.float32)
-        from_part, to_part = matrix(table, FROM_PART), matrix(table, TO_PART)
-        for b in range(BK // KB):
-            query, key, gate = loaded(q, k, g, b, key_row, gate_row, length, K, FETCH, OPERAND)
-            into = exponent(from_part, gate, PRECISION, OPERAND)
-            least = tl.minimum(least, tl.min(into, axis=1))
-            here = tl.exp2(into)
-            read, held = (query * here).to(OPERAND), (key * here).to(OPERAND)
-            inside = tl.trans((key * tl.exp2(tl.minimum(-into, -REACH))).to(OPERAND))
-            reads = tl.dot(read, inside, reads, input_precision=PRECISION)
-            keys = tl.dot(held, inside, keys, input_precision=PRECISION)
-            before = tl.trans((key * tl.exp2(exponent(to_part, gate, PRECISION, OPERAND))).to(OPERAND))
-            more_reads = tl.dot(read, before, more_reads, input_precision=PRECISION)
-            more_keys = tl.dot(held, before, more_keys, input_precision=PRECISION)
-        same = i // SUB == j // SUB
-        reads, keys = tl.where(same, reads, more_reads), tl.where(same, keys, more_keys)
-        tl.store(mark, (tl.min(least, axis=0) < REACH).to(tl.int32))
-    else:
-        reads, keys = by_levels(q, k, g, table, key_row, gate_row, i >= 0, length, K, BK, 5, PRECISION, OPERAND)
-    here = (j // SUB <= i // SUB) & (i // (C // 2) == j // (C // 2))
-    reads = stored(tl.where(here & (j <= i), reads, 0.0), tile, OPERAND)
-    tl.store(tile + 3 * C * BK + i * C + j, reads, mask=(i < C // 2) | (j >= C // 2))
-    tl.store(exact + BK + i * C + j, tl.where(j < i, keys, 0.0), mask=here)
-
-
-@triton.jit(do_not_specialize=["H", "HV", "K"])
-def pair_kernel(
-    q,
-    k,
-    g,
-    chunks,
-    table,
-    tiles,
-    exact,
-    marks,
-    H,
-    HV,
-    K,
-    BK: tl.constexpr,
-    SIZE: tl.constexpr,
-    WIDE: tl.constexpr,
-    FAST: tl.constexpr,
-    FETCH: tl.constexpr,
-    PRECISION: tl.constexpr,
-    OPERAND: tl.constexpr,
-    UNIT: tl.constexpr,
-):
-    """Two programs for each chunk of one value head; they write a tile's kd, qd, kg, A, last and k Gamma k^T.
-
-    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence, or zeros where there is no chunk;
-    `exact` is `tiles` as float32.
-    With FAST the tiles that have rows beyond REACH are marked, for `far_kernel` to mend; without, every row goes the
-    long way. K comes in multiples of UNIT, which tells the compiler its alignment without a compilation for each width.
-    """
-    K = K * UNIT
-    program = tl.program_id(0).to(tl.int64) // 2
-    head, number = program % HV, program // HV
-    start = tl.load(chunks + 2 * number)
-    length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
-    q += (start * H + head // (HV // H)) * K
-    k += (start * H + head // (HV // H)) * K
-    g += (start * HV + head) * K
-    tile = tiles + program * SIZE
-    exact = exact_part(exact, program, BK, SIZE, WIDE)
-    if length > 0:
-        if tl.program_id(0) % 2 == 0:
-            _across(q, k, g, table, tile, exact, H * K, HV * K, length, K, BK, FETCH, PRECISION, OPERAND)
-        else:
-            _near(
-                q,
-                k,
-                g,
-                table,
-                tile,
-                exact,
-                marks + program,
-                H * K,
-                HV * K,
-                length,
-                K,
-                BK,
-                FAST,
-                FETCH,
-                PRECISION,
-                OPERAND,
-            )

@@ -7,7 +7,7 @@ near two the inverse has large entries of alternating sign, and eight bits of th
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import SUB, C, between, cut, exact_part, solve_part, stored
+from implementations._triton_chunk import SUB, C, between, cut, exact_part, fetch, solve_part, stored
 
 
 @triton.jit
@@ -52,12 +52,14 @@ def solve_kernel(
     BK: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
+    FETCH: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
     """One program: one chunk of one value head; T in place of the products of keys.
 
-    Blocks of 16 are inverted in float32, those of 32 and 64 follow from X - X L X with what L has between blocks.
+    Blocks of 16 are inverted in float32, those of 32 and 64 follow from X - X L X with what L has between blocks. With
+    FETCH all that L has is asked for at once, as far as the second cache.
     """
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
@@ -67,6 +69,9 @@ def solve_kernel(
         return
     products = exact_part(exact, program, BK, SIZE, WIDE) + BK
     beta += start * HV + head
+    if FETCH:
+        line = tl.arange(0, 2 * C)  # two a row; the second of an upper row has nothing
+        fetch(products + tl.where((line % 2 == 1) & (line < C), 0, line) * (C // 2))
     _diagonal(products, beta, HV, length)
     tl.debug_barrier()
     i, j, places = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], tl.arange(0, C)

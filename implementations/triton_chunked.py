@@ -17,8 +17,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import check
 from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready, roomy
-from implementations._triton_chunk import choices, pair_kernel, tile_size
+from implementations._triton_chunk import KB, choices, tile_size
 from implementations._triton_far import far_kernel
+from implementations._triton_pair import pair_kernel
 from implementations._triton_plan import CHUNK, judgement, placed, plans
 from implementations._triton_raw import Raw, mapped
 from implementations._triton_solve import solve_kernel
@@ -34,13 +35,14 @@ class Config(NamedTuple):
     """How walks are launched: columns of a program, stages of the pipeline, and how long sequences are cut.
 
     `segment`: chunks in a segment, all of which walk at once. `apart`: from so many chunks on a single sequence is cut
-    in two, and the walk of the first runs beside the chunks of the second. 0: not cut.
+    in two, `eighths` of it and the rest, and the walk of the first runs beside the chunks of the second. 0: not cut.
     """
 
     block: int
     stages: int
     segment: int = 0
     apart: int = 0
+    eighths: int = 6
     warps: int = 4
     transition_stages: int = 2
     link_block: int = 16
@@ -53,6 +55,7 @@ CONFIGURATIONS = {
     "wide": Config(64, 1),
     "whole": Config(64, 3),
     "apart": Config(64, 3, apart=96),
+    "many-heads": Config(64, 3, apart=96, eighths=7),
     "some-heads": Config(64, 3, segment=32),
     "few-heads": Config(64, 3, segment=16),
     # Not chosen by itself: what cuts do, on sequences short enough to check.
@@ -79,7 +82,8 @@ def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
         if small:
             name = "wide" if dtype == torch.bfloat16 else "exact" if K <= 128 else "exact-wide"
         else:
-            name = "few-heads" if HV <= 8 else "some-heads" if HV <= 16 else "apart" if HV <= 32 else "whole"
+            names = {8: "few-heads", 16: "some-heads", 32: "apart", 64: "whole"}
+            name = next((name for heads, name in names.items() if HV <= heads), "many-heads")
     if name not in CONFIGURATIONS:
         raise ValueError(f"configuration: expected one of {', '.join(CONFIGURATIONS)}; got {name!r}")
     if small and not name.startswith("exact") and not (name == "wide" and dtype == torch.bfloat16):
@@ -132,7 +136,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     state = None if initial_state is None else initial_state.contiguous()
     o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
-    pieces, kept = plans(shape, cu_seqlens, config.segment, config.apart, v.device), []
+    pieces, kept = plans(shape, cu_seqlens, config.segment, config.apart, config.eighths, v.device), []
     apart = len(pieces) > 1 and v.device.type == "cuda"
     with _beside(v.device) if apart else nullcontext(nullcontext) as walking:
         for n, plan in enumerate(pieces):
@@ -193,16 +197,33 @@ def _prepared(q, k, v, g, beta, plan, shape):
     }
     if count:
         marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
-        inputs = (q, k, g, plan.chunks, _table(device), tiles, exact, marks)
+        inputs, outputs = (q, k, g), (plan.chunks, _table(device), tiles, exact, marks)
         own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
-        launch(pair_kernel, (2 * count,), *inputs, FAST=half, FETCH=prefetches(device), **own)
-        if half:
-            launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, count, BLOCK=FAR_TILES, **own)
+        whole = _described(inputs, tiles, BK) if half else (None,) * 4
         launch(
-            solve_kernel, (count,), beta, plan.chunks, tiles, exact, num_warps=WARPS, num_stages=1,
-            maxnreg=SOLVE_REGISTERS if half else None, **common,
+            pair_kernel, (2 * count,), *inputs, *whole, *outputs, FAST=half, COPIED=whole[0] is not None,
+            FETCH=prefetches(device), **own,
+        )  # fmt: skip
+        if half:
+            launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, *outputs, count, BLOCK=FAR_TILES, **own)
+        launch(
+            solve_kernel, (count,), beta, plan.chunks, tiles, exact, FETCH=prefetches(device), num_warps=WARPS,
+            num_stages=1, maxnreg=SOLVE_REGISTERS if half else None, **common,
         )  # fmt: skip
     return tiles, common
+
+
+def _described(inputs, tiles, BK):
+    """Descriptors of q, k, g [heads, tokens, K] and of the tiles; none where the hardware cannot copy them."""
+    K = inputs[0].shape[-1]
+    if any(x.data_ptr() % 16 or K * x.element_size() % 16 for x in inputs):
+        return (None,) * 4
+    sizes = [(x.shape[-2], x.shape[0] * x.shape[1]) for x in inputs]
+    described = [
+        TensorDescriptor(x, [heads, tokens, K], [K, heads * K, 1], [1, CHUNK, KB.value])
+        for x, (heads, tokens) in zip(inputs, sizes, strict=True)
+    ]
+    return *described, TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value])
 
 
 def _walked(v, tiles, o, starts, final_state, scale, plan, config, shape, common):

@@ -62,9 +62,13 @@ def _recurrent(
     ONE: tl.constexpr,
     UNIT: tl.constexpr,
 ):
-    """One program: one sequence, one value head, BV columns. A slot below 0 is padding: reads zero, writes nothing."""
+    """One program: one sequence, one value head, BV columns. A slot below 0 is padding: reads zero, writes nothing.
+
+    Programs that follow each other share a state's rows: memory is read and written in its own order.
+    """
     K, V = K * UNIT, V * UNIT
-    n, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    blocks, program = tl.cdiv(V, BV), tl.program_id(0)
+    block, head, n = program % blocks, program // blocks % HV, (program // blocks // HV).to(tl.int64)
     if PACKED:  # launched before the host has judged the values
         start = tl.minimum(tl.maximum(tl.load(cu + n).to(tl.int64), 0), T)
         stop = tl.minimum(tl.load(cu + n + 1).to(tl.int64), T)
@@ -73,7 +77,7 @@ def _recurrent(
     where = n
     if HAS_SLOTS:
         where = tl.load(slots + n).to(tl.int64)
-    rows, columns = tl.arange(0, BK), tl.program_id(2) * BV + tl.arange(0, BV)
+    rows, columns = tl.arange(0, BK), block * BV + tl.arange(0, BV)
     # Padding is masked like a lane outside the tensors; `where` is spread first: no mask is a scalar.
     inside, wide = (rows < K) & (rows * 0 + where >= 0), columns < V
     both = inside[:, None] & wide[None, :]
@@ -81,7 +85,8 @@ def _recurrent(
     state, place = (where * HV + head) * K * V, rows[:, None] * V + columns[None, :]
     S = tl.zeros((BK, BV), tl.float32)
     if HAS_STATE:
-        S = tl.load(source + state + place, mask=both, other=0.0).to(tl.float32)
+        # Read once and written once: the second cache had better keep what else there is.
+        S = tl.load(source + state + place, mask=both, other=0.0, eviction_policy="evict_first").to(tl.float32)
     key_head, padding = head // GROUP, columns * 0 + where < 0
     # Without a loop the token is on its way while the state still is. The last bit may differ from the loop's, so only
     # decoding from a pool, where a call has one token for every row, takes this way.
@@ -99,7 +104,7 @@ def _recurrent(
                 padding,
             )  # fmt: skip
     if WANTS_STATE:
-        tl.store(sink + state + place, S, mask=both)
+        tl.store(sink + state + place, S, mask=both, eviction_policy="evict_first")
 
 
 def triton_recurrent(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
@@ -168,16 +173,16 @@ def pool_step(q, k, v, g, beta, *, pool, slots, cu_seqlens=None, scale=None):
 def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     cu = None if cu_seqlens is None else placed(cu_seqlens, v.device).contiguous()
-    if shape.HV > 65_535:
-        raise NotImplementedError(f"{shape.HV} value heads: this kernel takes 65535")
     o = torch.empty_like(v)
     BK = padded(shape.K)
     BV, warps = configuration(BK, padded(shape.V))
     unit = alignment(shape.K, shape.V)
-    grid = (shape.N, shape.HV, triton.cdiv(shape.V, BV))
-    if all(grid):
+    programs = shape.N * shape.HV * triton.cdiv(shape.V, BV)
+    if programs >= 2**31:
+        raise NotImplementedError(f"{programs} programs (N x HV x blocks of {BV} columns): this kernel takes 2^31 - 1")
+    if programs:
         launch(
-            _recurrent, grid, q, k, v, g, beta, source, sink, slots, cu, o,
+            _recurrent, (programs,), q, k, v, g, beta, source, sink, slots, cu, o,
             shape.K**-0.5 if scale is None else scale, shape.T, H=shape.H, HV=shape.HV, GROUP=shape.HV // shape.H,
             K=shape.K // unit, V=shape.V // unit, BK=BK, BV=BV, HAS_STATE=source is not None,
             WANTS_STATE=sink is not None, HAS_SLOTS=slots is not None, PACKED=cu is not None,
