@@ -98,7 +98,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
         with torch.cuda.device(device):
             launch(kernel, grid, *tensors, **constants)
         return
-    key = (kernel.fn, device.index, *constants.items(), *map(_form, tensors))
+    key = (kernel.fn, device.index, *constants, *constants.values(), *map(_form, tensors))
     known = _COMPILED.get(key)
     if known is None:
         compiled = kernel[grid](*tensors, **constants)

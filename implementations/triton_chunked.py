@@ -136,16 +136,19 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     state = None if initial_state is None else initial_state.contiguous()
     o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
-    pieces, kept = plans(shape, cu_seqlens, config.segment, config.apart, config.eighths, v.device), []
-    apart = len(pieces) > 1 and v.device.type == "cuda"
-    with _beside(v.device) if apart else nullcontext(nullcontext) as walking:
-        for n, plan in enumerate(pieces):
-            tiles, common = _prepared(q, k, v, g, beta, plan, shape)
-            wanted = output_final_state or n + 1 < len(pieces)
-            before, state = state, _new_state(shape, v.device) if wanted else None
-            kept += [tiles, before]  # freed behind the last walk, which may be on another stream
+    whole = _described(q, k, g) if v.dtype == torch.bfloat16 else (None,) * 3
+    *first, last = plans(shape, cu_seqlens, config.segment, config.apart, config.eighths, v.device)
+    kept = []  # freed behind the last walk: others may still be on their stream
+    with _beside(v.device) if first and v.device.type == "cuda" else nullcontext(nullcontext) as walking:
+        for plan in first:
+            tiles, common = _prepared(q, k, g, beta, whole, plan, shape)
+            before, state = state, _new_state(shape, v.device)
+            kept += [tiles, before]
             with walking():
                 _walked(v, tiles, o, before, state, scale, plan, config, shape, common)
+        tiles, common = _prepared(q, k, g, beta, whole, last, shape)
+    before, state = state, _new_state(shape, v.device) if output_final_state else None
+    _walked(v, tiles, o, before, state, scale, last, config, shape, common)
     return o, state
 
 
@@ -178,11 +181,11 @@ def _new_state(shape, device):
     return torch.empty((shape.N, shape.HV, shape.K, shape.V), dtype=torch.float32, device=device)
 
 
-def _prepared(q, k, v, g, beta, plan, shape):
+def _prepared(q, k, g, beta, whole, plan, shape):
     """The tiles of a plan's chunks, and the parameters that all kernels share."""
-    device, HV, K, V = v.device, shape.HV, shape.K, shape.V
+    device, HV, K, V = q.device, shape.HV, shape.K, shape.V
     # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
-    BK, half = max(padded(K), 64), v.dtype == torch.bfloat16
+    BK, half = max(padded(K), 64), q.dtype == torch.bfloat16
     wide, unit, count = 2 if half else 1, alignment(K, V), len(plan.chunks) * HV
     size = tile_size(BK, wide)
     tiles = torch.empty(max(count, 1) * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
@@ -192,16 +195,17 @@ def _prepared(q, k, v, g, beta, plan, shape):
         "BK": BK,
         "SIZE": size,
         "WIDE": wide,
-        "PRECISION": precision(v.dtype),
+        "PRECISION": precision(q.dtype),
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
     if count:
         marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
         inputs, outputs = (q, k, g), (plan.chunks, _table(device), tiles, exact, marks)
         own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
-        whole = _described(inputs, tiles, BK) if half else (None,) * 4
+        copied = whole[0] is not None
+        rows = TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value]) if copied else None
         launch(
-            pair_kernel, (2 * count,), *inputs, *whole, *outputs, FAST=half, COPIED=whole[0] is not None,
+            pair_kernel, (2 * count,), *inputs, *whole, rows, *outputs, FAST=half, COPIED=copied,
             FETCH=prefetches(device), **own,
         )  # fmt: skip
         if half:
@@ -213,17 +217,16 @@ def _prepared(q, k, v, g, beta, plan, shape):
     return tiles, common
 
 
-def _described(inputs, tiles, BK):
-    """Descriptors of q, k, g [heads, tokens, K] and of the tiles; none where the hardware cannot copy them."""
+def _described(*inputs):
+    """Descriptors of tensors [B, T, heads, K] as [heads, tokens, K]; none where the hardware cannot copy them."""
     K = inputs[0].shape[-1]
-    if any(x.data_ptr() % 16 or K * x.element_size() % 16 for x in inputs):
-        return (None,) * 4
+    if any(x.data_ptr() % 16 or K * x.element_size() % 16 or not x.numel() for x in inputs):
+        return (None,) * len(inputs)
     sizes = [(x.shape[-2], x.shape[0] * x.shape[1]) for x in inputs]
-    described = [
+    return tuple(
         TensorDescriptor(x, [heads, tokens, K], [K, heads * K, 1], [1, CHUNK, KB.value])
         for x, (heads, tokens) in zip(inputs, sizes, strict=True)
-    ]
-    return *described, TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value])
+    )
 
 
 def _walked(v, tiles, o, starts, final_state, scale, plan, config, shape, common):
