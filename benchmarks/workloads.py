@@ -42,7 +42,7 @@ def _flashkda() -> list[Workload]:
         graph = ("forward",) if H <= 32 else ()
         found.append(Workload(f"fixed-8192-h{H}", fixed, _wide(T=8192, H=H), graph=graph))
         packed = f"six packed sequences, 8192 tokens, {H} heads (FlashKDA's packed case)"
-        found.append(Workload(f"packed-8192-h{H}", packed, _wide(packed=FLASHKDA_PACKED, H=H)))
+        found.append(Workload(f"packed-8192-h{H}", packed, _wide(packed=FLASHKDA_PACKED, H=H), graph=graph))
     return found
 
 
