@@ -1,0 +1,90 @@
+"""Host side of the chunked backward in bfloat16, K up to 128: the forward's tiles, two walks, then all gradients."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from implementations._contract import Shape
+from implementations._triton import alignment, interpreted, launch, padded, roomy
+from implementations._triton_training_gradient import gradient_kernel
+from implementations._triton_training_solve import core_kernel
+from implementations._triton_training_walk import cotangent_walk_kernel, state_walk_kernel
+from implementations.triton_chunked import CHUNK, WARPS, _cuts, _plan, _table, prepared
+
+BLOCK = 64  # columns of a walk's program, and of the tiles that gradients read
+
+
+def takes(dtype: torch.dtype, K: int) -> bool:
+    """Whether this way takes inputs of that dtype and width; `_triton_adjoint` takes all others."""
+    return dtype == torch.bfloat16 and padded(K) <= 128
+
+
+class Left:
+    """What the walks leave for the gradients: padded tiles in bfloat16, or float32 where Triton is interpreted."""
+
+    def __init__(self, count: int, BK: int, VP: int, device: torch.device) -> None:
+        new = {"dtype": torch.float32 if interpreted() else torch.bfloat16, "device": device}
+        self.states, self.cotangents = (torch.empty((count * VP, BK), **new) for _ in range(2))
+        self.r, self.e = (torch.empty((count * VP, CHUNK), **new) for _ in range(2))
+
+
+def gradients(x: Any, dfinal: Tensor | None, shape: Shape, scale: float, first: Tensor | None) -> tuple[Tensor, ...]:
+    """Gradients of q, k, v, g, beta in their dtypes, of the initial state in float32 (empty where there is none).
+
+    Of q and k by value head where those share a key head, in float32.
+    """
+    if scale == 0:  # the walk divides by it
+        x, scale = x._replace(do=torch.zeros_like(x.do)), 1.0
+    plan = _plan(_cuts(shape), 0, x.v.device)
+    tiles, common, marks = prepared(x.q, x.k, x.v, x.g, x.beta, plan, shape, core_kernel)
+    BK, VP, count = common["BK"], max(padded(shape.V), BLOCK), len(plan.chunks) * shape.HV
+    left = Left(count, BK, VP, x.v.device)
+    dv, dinitial = _walked(x, tiles, left, dfinal, first, plan, scale, shape, common, VP)
+    del tiles
+    wide = x.q.dtype if shape.H == shape.HV else torch.float32
+    dq, dk = (torch.empty((shape.B, shape.T, shape.HV, shape.K), dtype=wide, device=x.v.device) for _ in range(2))
+    dg, dbeta = torch.empty_like(x.g), torch.empty_like(x.beta)
+    if count:
+        inputs = (x.do, x.q, x.k, x.g, x.beta, plan.chunks, _table(x.v.device), marks)
+        tensors = (*inputs, *(_tiles(t, BLOCK, BLOCK) for t in vars(left).values()), dq, dk, dg, dbeta, scale)
+        known = _known(shape, common, VP) | {"H": shape.H}
+        for far in (False, True):
+            launch(
+                gradient_kernel, (count * (BK // BLOCK),), *tensors, FAR=far, BK=BK, VP=VP, num_warps=WARPS,
+                num_stages=1, **known,
+            )  # fmt: skip
+    return dq, dk, dv, dg, dbeta, dinitial
+
+
+def _tiles(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    return TensorDescriptor.from_tensor(x, [rows, columns])
+
+
+def _known(shape: Shape, common: dict[str, Any], VP: int) -> dict[str, Any]:
+    """What all kernels of this file are told; widths in multiples of UNIT."""
+    unit, half = alignment(shape.K, shape.V), "interpreted bfloat16" if interpreted() else "bfloat16"
+    return {"HV": shape.HV, "K": shape.K // unit, "V": shape.V // unit, "UNIT": unit, "MODE": half}
+
+
+def _walked(
+    x: Any, tiles: Tensor, left: Left, dfinal: Tensor | None, first: Tensor | None, plan: Any, scale: float,
+    shape: Shape, common: dict[str, Any], VP: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Walks forwards and backwards, which fills what is left; returns dv and the gradient of the initial state."""
+    BK, has_state = common["BK"], first is not None
+    dv, size = torch.empty_like(x.v), (shape.N, shape.HV, shape.K, shape.V) if has_state else (0,)
+    dinitial = torch.empty(size, dtype=torch.float32, device=x.v.device)
+    rows, pairs = _tiles(tiles.view(-1, BK), CHUNK, BK), _tiles(tiles.view(-1, CHUNK), CHUNK, CHUNK)
+    tensors = (x.beta, rows, pairs, tiles.view(torch.float32), plan.segments)
+    known = _known(shape, common, VP) | {name: common[name] for name in ("BK", "SIZE", "WIDE")}
+    known |= {"VP": VP, "BV": BLOCK, "HAS_STATE": has_state, "num_warps": WARPS}
+    known["num_stages"] = 3 if roomy(x.v.device) else 1
+    grid = (shape.N * shape.HV * (VP // BLOCK),)
+    if grid[0]:
+        states, r = _tiles(left.states, BLOCK, BK), _tiles(left.r, BLOCK, CHUNK)
+        launch(state_walk_kernel, grid, x.v, *tensors, first, states, r, **known)
+        outputs = (left.cotangents, left.e, dv, dinitial, scale)
+        launch(cotangent_walk_kernel, grid, x.do, *tensors, dfinal, *outputs, HAS_FINAL=dfinal is not None, **known)
+    return dv, dinitial
