@@ -7,8 +7,8 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import Shape
-from implementations._triton import alignment, interpreted, launch, padded, roomy
-from implementations._triton_training_gradient import gradient_kernel
+from implementations._triton import alignment, interpreted, launch, padded, prefetches, roomy
+from implementations._triton_training_gradient import gradient_kernel, pair_gradient_kernel
 from implementations._triton_training_solve import core_kernel
 from implementations._triton_training_walk import cotangent_walk_kernel, state_walk_kernel
 from implementations.triton_chunked import CHUNK, WARPS, _cuts, _plan, _table, prepared
@@ -47,14 +47,13 @@ def gradients(x: Any, dfinal: Tensor | None, shape: Shape, scale: float, first: 
     dq, dk = (torch.empty((shape.B, shape.T, shape.HV, shape.K), dtype=wide, device=x.v.device) for _ in range(2))
     dg, dbeta = torch.empty_like(x.g), torch.empty_like(x.beta)
     if count:
-        inputs = (x.do, x.q, x.k, x.g, x.beta, plan.chunks, _table(x.v.device), marks)
-        tensors = (*inputs, *(_tiles(t, BLOCK, BLOCK) for t in vars(left).values()), dq, dk, dg, dbeta, scale)
-        known = _known(shape, common, VP) | {"H": shape.H}
+        known = _known(shape, common, VP) | {"VP": VP, "num_warps": WARPS, "num_stages": 1}
+        pairs = _pairs(x, left, dbeta, plan, scale, count, known)
+        read = (_tiles(t, BLOCK, BLOCK) for t in vars(left).values())
+        inputs = (x.do, x.q, x.k, x.g, x.beta, plan.chunks, _table(x.v.device), marks, *read, *pairs)
+        known |= {"H": shape.H, "BK": BK, "PTX": prefetches(x.v.device)}
         for far in (False, True):
-            launch(
-                gradient_kernel, (count * (BK // BLOCK),), *tensors, FAR=far, BK=BK, VP=VP, num_warps=WARPS,
-                num_stages=1, **known,
-            )  # fmt: skip
+            launch(gradient_kernel, (count * (BK // BLOCK),), *inputs, dq, dk, dg, scale, FAR=far, **known)
     return dq, dk, dv, dg, dbeta, dinitial
 
 
@@ -66,6 +65,18 @@ def _known(shape: Shape, common: dict[str, Any], VP: int) -> dict[str, Any]:
     """What all kernels of this file are told; widths in multiples of UNIT."""
     unit, half = alignment(shape.K, shape.V), "interpreted bfloat16" if interpreted() else "bfloat16"
     return {"HV": shape.HV, "K": shape.K // unit, "V": shape.V // unit, "UNIT": unit, "MODE": half}
+
+
+def _pairs(
+    x: Any, left: Left, dbeta: Tensor, plan: Any, scale: float, count: int, known: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    """DA, dM and dA's diagonal; fills dbeta."""
+    dA, dM = (left.r.new_empty((count, CHUNK, CHUNK)) for _ in range(2))
+    own = torch.empty((count, CHUNK), dtype=torch.float32, device=x.v.device)
+    tensors = (_tiles(left.r, BLOCK, BLOCK), _tiles(left.e, BLOCK, BLOCK), dA, dM, own, dbeta, scale)
+    known = {name: value for name, value in known.items() if name != "K"}
+    launch(pair_gradient_kernel, (count,), x.do, x.beta, plan.chunks, *tensors, **known)
+    return dA, dM, own
 
 
 def _walked(

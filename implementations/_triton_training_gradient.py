@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from implementations._triton_backward import LOG2E, dot, gates, rounded, sums
-from implementations._triton_chunk import FROM_PART, FROM_START, KB, SUB, TO_BORDER, TO_END, TO_HALF, C, matrix
+from implementations._triton_chunk import FROM_PART, FROM_START, KB, TO_BORDER, TO_END, TO_HALF, TO_PART, C, matrix
 
 SHIFT = tl.constexpr(55.0)  # half of what `_triton_chunk.REACH` allows
 
@@ -35,80 +35,104 @@ def _of_tokens(x, at_row, inside, b, width):
                    other=0.0)  # fmt: skip
 
 
-@triton.jit
-def _pairs(do, r, e, tile, at_row, inside, V, VP: tl.constexpr, MODE: tl.constexpr):
-    """The products do r^T, e r^T and both transposed."""
-    reads, keys = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    reads_across, keys_across = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    for b in range(VP // KB):
+@triton.jit(do_not_specialize=["HV", "V", "scale"])
+def pair_gradient_kernel(
+    do, beta, chunks, r, e, dA, dM, own, dbeta, scale, HV, V, VP: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
+    """One program: one chunk of one value head. Writes dA and dM as symmetric matrices, A's diagonal apart, and dbeta."""
+    V = V * UNIT
+    tile = tl.program_id(0).to(tl.int64)
+    head, number, i = tile % HV, tile // HV, tl.arange(0, C)
+    first, stop = tl.load(chunks + 2 * number), tl.load(chunks + 2 * number + 1)
+    inside, at_row = first + i < stop, (first + i) * HV + head
+    reads, reads_across = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    keys, keys_across = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    for b in tl.range(VP // KB, num_stages=3):
         cotangent = _of_tokens(do, at_row, inside, b, V)
         residual, along = _tile(r, tile * VP + b * KB, 0), _tile(e, tile * VP + b * KB, 0)
         reads += dot(cotangent, residual, MODE)
-        keys += dot(tl.trans(along), residual, MODE)
         reads_across += dot(tl.trans(residual), tl.trans(cotangent), MODE)
+        keys += dot(tl.trans(along), residual, MODE)
         keys_across += dot(tl.trans(residual), along, MODE)
-    return reads, keys, reads_across, keys_across
+    # beta twice: as a column and, loaded in the layout of a row, as a row.
+    down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)
+    j = tl.arange(0, C)
+    across = tl.load(beta + (first + j) * HV + head, mask=first + j < stop, other=0.0).to(tl.float32)[None, :]
+    lower, same = i[:, None] > j[None, :], i[:, None] == j[None, :]
+    at = tile * (C * C) + i[:, None] * C + j[None, :]
+    reads_across = scale * tl.where(lower, reads * across, reads_across * down[:, None])
+    tl.store(dA + at, rounded(tl.where(same, 0.0, reads_across), MODE))
+    tl.store(own + tile * C + i, scale * down * tl.sum(tl.where(same, reads, 0.0), axis=1))
+    keys_across = -scale * down[:, None] * across * tl.where(lower, keys, keys_across)
+    tl.store(dM + at, rounded(tl.where(same, 0.0, keys_across), MODE))
+    dstrength = scale * tl.sum(tl.where(same, keys, 0.0), axis=1)
+    tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _inputs(q, k, g, at_key, at, both, MODE: tl.constexpr):
-    """Queries, keys and log decays, [C, KB]; read anew wherever they are needed, as registers are short."""
-    tl.debug_barrier()  # or the compiler would keep what it has read before
-    query = tl.load(q + at_key, mask=both, other=0.0).to(tl.float32)
-    key = tl.load(k + at_key, mask=both, other=0.0).to(tl.float32)
-    return query, key, gates(g, at, both, MODE)
+def _read(x, at, both):
+    """A tile of queries or keys; a barrier before it, or the compiler would keep what it has read in registers."""
+    tl.debug_barrier()
+    return tl.load(x + at, mask=both, other=0.0)
 
 
 @triton.jit
-def _across(level, reads, keys, q, k, gate, table, dq, dk, back, MODE: tl.constexpr):
-    """Adds what pairs of neighbouring blocks of 2^level tokens give to dq and dk; to earlier keys apart, `back`."""
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    later, now = (i >> level) % 2 == 1, (i >> level) ^ (j >> level) == 1
-    decay = tl.exp2(sums(matrix(table, tl.where(level == 5, TO_HALF, TO_BORDER + level)), gate, MODE))
-    # A later token meets decayed keys, an earlier one the decayed queries that read it.
-    by_reads = decay * dot(tl.where(now, reads, 0.0), tl.where(later, q, k) * decay, MODE)
-    dq += tl.where(later, by_reads, 0.0)
-    by_keys = decay * dot(tl.where(now, keys, 0.0), k * decay, MODE)
-    dk += tl.where(later, by_keys, 0.0)
-    back += tl.where(later, 0.0, by_reads + by_keys)
-    return dq, dk, back
+def _chosen(x, ones, PTX: tl.constexpr):
+    """X times a matrix of 0 and 1, two numbers at a time."""
+    if PTX:
+        code: tl.constexpr = "{ .reg .b32 z; mov.b32 z, 0x80008000; fma.rn.bf16x2 $0, $1, $2, z; }"
+        return tl.inline_asm_elementwise(code, "=r,r,r", [x, ones], dtype=tl.bfloat16, is_pure=True, pack=2)
+    else:
+        return x.to(tl.float32) * ones.to(tl.float32)
 
 
 @triton.jit
-def _inside(reads, keys, q, k, gate, table, dq, dk, back, MODE: tl.constexpr):
-    """The same of pairs in the same part of 16 tokens."""
-    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+def _neighbours(x, now, PTX: tl.constexpr):
+    """X where `now`, else 0. Of two numbers side by side the second goes with the first."""
+    if PTX:
+        code: tl.constexpr = "and.b32 $0, $1, $2;"
+        chosen = -now.to(tl.int32)
+        return tl.inline_asm_elementwise(code, "=r,r,r,r", [x, chosen], dtype=tl.bfloat16, is_pure=True, pack=2)
+    else:
+        return tl.where(now, x, 0.0)
+
+
+@triton.jit
+def _inside(dA, dM, q, k, gate, table, PTX: tl.constexpr, MODE: tl.constexpr):
+    """What pairs in the same part of 16 tokens give to dq and dk; to earlier keys apart."""
     into = sums(matrix(table, FROM_PART), gate, MODE) + SHIFT
     here, grown = tl.exp2(into), tl.exp2(-into)
-    before, behind = (i // SUB == j // SUB) & (j < i), (i // SUB == j // SUB) & (j > i)
-    dq += here * dot(tl.where(before, reads, 0.0), k * grown, MODE)
-    dk += here * dot(tl.where(before, keys, 0.0), k * grown, MODE)
-    by = dot(tl.where(behind, reads, 0.0), q * here, MODE)
-    back += grown * tl.dot(rounded(tl.where(behind, keys, 0.0), MODE), rounded(k * here, MODE), by)
-    return dq, dk, back
+    before, behind = matrix(table, FROM_PART), matrix(table, TO_PART)
+    reads, keys = matrix(dA, 0), matrix(dM, 0)
+    dq = here * dot(_chosen(reads, before, PTX), k * grown, MODE)
+    dk = here * dot(_chosen(keys, before, PTX), k * grown, MODE)
+    back = dot(_chosen(reads, behind, PTX), q * here, MODE)
+    back = tl.dot(rounded(_chosen(keys, behind, PTX), MODE), rounded(k * here, MODE), back)
+    return dq, dk, grown * back
 
 
 @triton.jit
-def _scaled(do, r, e, beta, dbeta, scale, tile, at_row, inside, block, V, VP: tl.constexpr, MODE: tl.constexpr):
-    """Symmetric matrices of dA and dM without diagonals, and dA's diagonal; one program of a tile stores dbeta."""
+def _across(level, dA, dM, one, k, gate, table, dq, dk, back, PTX: tl.constexpr, MODE: tl.constexpr):
+    """Adds what pairs of neighbouring blocks of 2^level tokens give.
+
+    `one`: of later tokens the queries, which meet decayed keys, of earlier ones the keys, which decayed queries read.
+    """
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    reads, keys, reads_across, keys_across = _pairs(do, r, e, tile, at_row, inside, V, VP, MODE)
-    dstrength = scale * tl.sum(tl.where(i == j, keys, 0.0), axis=1)
-    tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=inside & (at_row * 0 + block == 0))
-    # beta twice: as a column and, loaded in the layout of a row, as a row.
-    down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
-    across = tl.sum(tl.where(i == j, down, 0.0), axis=0)[None, :]
-    own = scale * down * tl.sum(tl.where(i == j, reads, 0.0), axis=1)[:, None]
-    reads = scale * tl.where(i > j, reads * across, reads_across * down)
-    keys = -scale * down * across * tl.where(i > j, keys, keys_across)
-    return rounded(reads, MODE), rounded(keys, MODE), own
+    now = (i >> level) ^ (j >> level) == 1
+    decay = tl.exp2(sums(matrix(table, tl.where(level == 5, TO_HALF, TO_BORDER + level)), gate, MODE))
+    later = ((i >> level) % 2).to(tl.float32)
+    by = decay * dot(_neighbours(matrix(dA, 0), now, PTX), one * decay, MODE)
+    dq += later * by
+    back += (1 - later) * by
+    by = decay * dot(_neighbours(matrix(dM, 0), now, PTX), k * decay, MODE)
+    return dq, dk + later * by, back + (1 - later) * by
 
 
 @triton.jit
 def _from_before(do, states, e, tile, at_row, inside, block, V, VP: tl.constexpr, MODE: tl.constexpr):
     """The products do S^T and e S^T, [C, KB] each."""
     by_read, by_key = tl.zeros((C, KB), tl.float32), tl.zeros((C, KB), tl.float32)
-    for b in range(VP // KB):
+    for b in tl.range(VP // KB, num_stages=3):
         S = _tile(states, tile * VP + b * KB, block * KB)
         by_read += dot(_of_tokens(do, at_row, inside, b, V), S, MODE)
         by_key += dot(tl.trans(_tile(e, tile * VP + b * KB, 0)), S, MODE)
@@ -119,7 +143,7 @@ def _from_before(do, states, e, tile, at_row, inside, block, V, VP: tl.constexpr
 def _from_behind(states, cotangents, r, tile, block, VP: tl.constexpr, MODE: tl.constexpr):
     """The product r dS^T, [C, KB], and the row sums of S dS, [KB]."""
     by_end, kept = tl.zeros((C, KB), tl.float32), tl.zeros((KB,), tl.float32)
-    for b in range(VP // KB):
+    for b in tl.range(VP // KB, num_stages=3):
         row = tile * VP + b * KB
         S, dS = _tile(states, row, block * KB), _tile(cotangents, row, block * KB)
         by_end += dot(tl.trans(_tile(r, row, 0)), dS, MODE)
@@ -129,10 +153,11 @@ def _from_behind(states, cotangents, r, tile, block, VP: tl.constexpr, MODE: tl.
 
 @triton.jit(do_not_specialize=["H", "HV", "K", "V", "scale"])
 def gradient_kernel(
-    do, q, k, g, beta, chunks, table, marks, states, cotangents, r, e, dq, dk, dg, dbeta, scale, H, HV, K, V,
-    BK: tl.constexpr, VP: tl.constexpr, FAR: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
+    do, q, k, g, beta, chunks, table, marks, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, H, HV, K, V,
+    BK: tl.constexpr, VP: tl.constexpr, FAR: tl.constexpr, PTX: tl.constexpr, MODE: tl.constexpr,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
-    """One program: KB channels of one chunk of one value head. Writes dq and dk of that head, dg, and dbeta.
+    """One program: KB channels of one chunk of one value head. Writes dq and dk of that head, and dg.
 
     Nothing where the tile is marked and FAR is not set, or the other way round.
     """
@@ -148,27 +173,31 @@ def gradient_kernel(
         both = inside[:, None] & (channels < K)[None, :]
         at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
         at = at_row[:, None] * K + channels[None, :]
-        reads, keys, own = _scaled(do, r, e, beta, dbeta, scale, tile, at_row, inside, block, V, VP, MODE)
+        dA, dM = dA + tile * (C * C), dM + tile * (C * C)
         dquery, dkey = tl.zeros((C, KB), tl.float32), tl.zeros((C, KB), tl.float32)
         back = tl.zeros((C, KB), tl.float32)
-        for level in range(0 if FAR else 4, 6):
-            query, key, gate = _inputs(q, k, g, at_key, at, both, MODE)
-            dquery, dkey, back = _across(level, reads, keys, query, key, gate, table, dquery, dkey, back, MODE)
         if not FAR:
-            query, key, gate = _inputs(q, k, g, at_key, at, both, MODE)
-            dquery, dkey, back = _inside(reads, keys, query, key, gate, table, dquery, dkey, back, MODE)
+            query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
+            dquery, dkey, back = _inside(dA, dM, query, key, gates(g, at, both, MODE), table, PTX, MODE)
+        for level in range(0 if FAR else 4, 6):
+            later = (tl.arange(0, C)[:, None] >> level) % 2 == 1
+            one = _read(tl.where(later, q, k), at_key, both).to(tl.float32)
+            key, gate = _read(k, at_key, both).to(tl.float32), gates(g, at, both, MODE)
+            dquery, dkey, back = _across(level, dA, dM, one, key, gate, table, dquery, dkey, back, PTX and not FAR, MODE)
         by_read, by_key = _from_before(do, states, e, tile, at_row, inside, block, V, VP, MODE)
-        query, key, gate = _inputs(q, k, g, at_key, at, both, MODE)
+        query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
+        gate = gates(g, at, both, MODE)
         strength = scale * tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
         from_start, to_end = matrix(table, FROM_START), matrix(table, TO_END)
         into = tl.exp2(sums(from_start, gate, MODE))
-        dquery += scale * into * by_read
-        dkey -= strength * into * by_key
+        dquery += scale * (into * by_read)
+        dkey -= strength * (into * by_key)
+        diagonal = tl.load(own + tile * C + tl.arange(0, C))[:, None]
         dgate = dot(tl.trans(from_start), query * dquery + key * (dkey - back), MODE)
-        tl.store(dq + at, (dquery + own * key).to(dq.dtype.element_ty), mask=both)
+        tl.store(dq + at, (dquery + diagonal * key).to(dq.dtype.element_ty), mask=both)
         by_end, kept = _from_behind(states, cotangents, r, tile, block, VP, MODE)
         behind = strength * tl.exp2(sums(to_end, gate, MODE)) * by_end
-        tl.store(dk + at, (dkey + back + behind + own * query).to(dk.dtype.element_ty), mask=both)
+        tl.store(dk + at, (dkey + back + behind + diagonal * query).to(dk.dtype.element_ty), mask=both)
         whole = tl.exp2(tl.sum(gate.to(tl.float32), axis=0) * LOG2E)
         dgate += dot(tl.trans(to_end), key * behind, MODE) + (scale * whole * kept)[None, :]
         tl.store(dg + at, dgate.to(dg.dtype.element_ty), mask=both)
