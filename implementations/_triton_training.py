@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -11,7 +12,7 @@ from implementations._triton import alignment, interpreted, launch, padded, pref
 from implementations._triton_training_gradient import gradient_kernel, pair_gradient_kernel
 from implementations._triton_training_solve import core_kernel
 from implementations._triton_training_walk import cotangent_walk_kernel, state_walk_kernel
-from implementations.triton_chunked import CHUNK, WARPS, _cuts, _plan, _table, prepared
+from implementations.triton_chunked import CHUNK, FAR_TILES, WARPS, _cuts, _plan, _table, prepared
 
 BLOCK = 64  # columns of a walk's program, and of the tiles that gradients read
 
@@ -52,8 +53,9 @@ def gradients(x: Any, dfinal: Tensor | None, shape: Shape, scale: float, first: 
         read = (_tiles(t, BLOCK, BLOCK) for t in vars(left).values())
         inputs = (x.do, x.q, x.k, x.g, x.beta, plan.chunks, _table(x.v.device), marks, *read, *pairs)
         known |= {"H": shape.H, "BK": BK, "PTX": prefetches(x.v.device)}
-        for far in (False, True):
-            launch(gradient_kernel, (count * (BK // BLOCK),), *inputs, dq, dk, dg, scale, FAR=far, **known)
+        for far, some in ((False, 1), (True, FAR_TILES)):
+            grid = (triton.cdiv(count, some) * (BK // BLOCK),)
+            launch(gradient_kernel, grid, *inputs, dq, dk, dg, scale, count, TILES=some, FAR=far, **known)
     return dq, dk, dv, dg, dbeta, dinitial
 
 

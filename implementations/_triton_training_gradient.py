@@ -39,7 +39,7 @@ def _of_tokens(x, at_row, inside, b, width):
 def pair_gradient_kernel(
     do, beta, chunks, r, e, dA, dM, own, dbeta, scale, HV, V, VP: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
-    """One program: one chunk of one value head. Writes dA and dM as symmetric matrices, A's diagonal apart, and dbeta."""
+    """One program: one chunk of one value head. Writes symmetric dA and dM, A's diagonal apart, and dbeta."""
     V = V * UNIT
     tile = tl.program_id(0).to(tl.int64)
     head, number, i = tile % HV, tile // HV, tl.arange(0, C)
@@ -151,53 +151,75 @@ def _from_behind(states, cotangents, r, tile, block, VP: tl.constexpr, MODE: tl.
     return by_end, kept
 
 
-@triton.jit(do_not_specialize=["H", "HV", "K", "V", "scale"])
+@triton.jit
+def _gradients(
+    do, q, k, g, beta, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, tile, block,
+    H, HV, K, V, VP: tl.constexpr, FAR: tl.constexpr, PTX: tl.constexpr, MODE: tl.constexpr,
+):  # fmt: skip
+    """The gradients of KB channels of a tile."""
+    head, number = tile % HV, tile // HV
+    first, stop = tl.load(chunks + 2 * number), tl.load(chunks + 2 * number + 1)
+    rows, channels = first + tl.arange(0, C), block * KB + tl.arange(0, KB)
+    inside, at_row = rows < stop, rows * HV + head
+    both = inside[:, None] & (channels < K)[None, :]
+    at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
+    at = at_row[:, None] * K + channels[None, :]
+    dA, dM = dA + tile * (C * C), dM + tile * (C * C)
+    dquery, dkey = tl.zeros((C, KB), tl.float32), tl.zeros((C, KB), tl.float32)
+    back = tl.zeros((C, KB), tl.float32)
+    if not FAR:
+        query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
+        dquery, dkey, back = _inside(dA, dM, query, key, gates(g, at, both, MODE), table, PTX, MODE)
+    for level in range(0 if FAR else 4, 6):
+        later = (tl.arange(0, C)[:, None] >> level) % 2 == 1
+        one = _read(tl.where(later, q, k), at_key, both).to(tl.float32)
+        key, gate = _read(k, at_key, both).to(tl.float32), gates(g, at, both, MODE)
+        dquery, dkey, back = _across(level, dA, dM, one, key, gate, table, dquery, dkey, back, PTX and not FAR, MODE)
+    by_read, by_key = _from_before(do, states, e, tile, at_row, inside, block, V, VP, MODE)
+    query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
+    gate = gates(g, at, both, MODE)
+    strength = scale * tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
+    from_start, to_end = matrix(table, FROM_START), matrix(table, TO_END)
+    into = tl.exp2(sums(from_start, gate, MODE))
+    dquery += scale * (into * by_read)
+    dkey -= strength * (into * by_key)
+    diagonal = tl.load(own + tile * C + tl.arange(0, C))[:, None]
+    dgate = dot(tl.trans(from_start), query * dquery + key * (dkey - back), MODE)
+    tl.store(dq + at, (dquery + diagonal * key).to(dq.dtype.element_ty), mask=both)
+    by_end, kept = _from_behind(states, cotangents, r, tile, block, VP, MODE)
+    behind = strength * tl.exp2(sums(to_end, gate, MODE)) * by_end
+    tl.store(dk + at, (dkey + back + behind + diagonal * query).to(dk.dtype.element_ty), mask=both)
+    whole = tl.exp2(tl.sum(gate.to(tl.float32), axis=0) * LOG2E)
+    dgate += dot(tl.trans(to_end), key * behind, MODE) + (scale * whole * kept)[None, :]
+    tl.store(dg + at, dgate.to(dg.dtype.element_ty), mask=both)
+
+
+@triton.jit(do_not_specialize=["count", "H", "HV", "K", "V", "scale"])
 def gradient_kernel(
-    do, q, k, g, beta, chunks, table, marks, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, H, HV, K, V,
-    BK: tl.constexpr, VP: tl.constexpr, FAR: tl.constexpr, PTX: tl.constexpr, MODE: tl.constexpr,
-    UNIT: tl.constexpr,
+    do, q, k, g, beta, chunks, table, marks, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, count,
+    H, HV, K, V, BK: tl.constexpr, VP: tl.constexpr, TILES: tl.constexpr, FAR: tl.constexpr, PTX: tl.constexpr,
+    MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """One program: KB channels of one chunk of one value head. Writes dq and dk of that head, and dg.
 
-    Nothing where the tile is marked and FAR is not set, or the other way round.
+    With FAR those of TILES of `count` chunks that are marked, which are few if any; without, none that is.
     """
-    K, V = K * UNIT, V * UNIT
     blocks: tl.constexpr = BK // KB
     program = tl.program_id(0).to(tl.int64)
-    block, tile = (program % blocks).to(tl.int32), program // blocks
-    if (tl.load(marks + tile) != 0) == FAR:
-        head, number = tile % HV, tile // HV
-        first, stop = tl.load(chunks + 2 * number), tl.load(chunks + 2 * number + 1)
-        rows, channels = first + tl.arange(0, C), block * KB + tl.arange(0, KB)
-        inside, at_row = rows < stop, rows * HV + head
-        both = inside[:, None] & (channels < K)[None, :]
-        at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
-        at = at_row[:, None] * K + channels[None, :]
-        dA, dM = dA + tile * (C * C), dM + tile * (C * C)
-        dquery, dkey = tl.zeros((C, KB), tl.float32), tl.zeros((C, KB), tl.float32)
-        back = tl.zeros((C, KB), tl.float32)
-        if not FAR:
-            query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
-            dquery, dkey, back = _inside(dA, dM, query, key, gates(g, at, both, MODE), table, PTX, MODE)
-        for level in range(0 if FAR else 4, 6):
-            later = (tl.arange(0, C)[:, None] >> level) % 2 == 1
-            one = _read(tl.where(later, q, k), at_key, both).to(tl.float32)
-            key, gate = _read(k, at_key, both).to(tl.float32), gates(g, at, both, MODE)
-            dquery, dkey, back = _across(level, dA, dM, one, key, gate, table, dquery, dkey, back, PTX and not FAR, MODE)
-        by_read, by_key = _from_before(do, states, e, tile, at_row, inside, block, V, VP, MODE)
-        query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
-        gate = gates(g, at, both, MODE)
-        strength = scale * tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
-        from_start, to_end = matrix(table, FROM_START), matrix(table, TO_END)
-        into = tl.exp2(sums(from_start, gate, MODE))
-        dquery += scale * (into * by_read)
-        dkey -= strength * (into * by_key)
-        diagonal = tl.load(own + tile * C + tl.arange(0, C))[:, None]
-        dgate = dot(tl.trans(from_start), query * dquery + key * (dkey - back), MODE)
-        tl.store(dq + at, (dquery + diagonal * key).to(dq.dtype.element_ty), mask=both)
-        by_end, kept = _from_behind(states, cotangents, r, tile, block, VP, MODE)
-        behind = strength * tl.exp2(sums(to_end, gate, MODE)) * by_end
-        tl.store(dk + at, (dkey + back + behind + diagonal * query).to(dk.dtype.element_ty), mask=both)
-        whole = tl.exp2(tl.sum(gate.to(tl.float32), axis=0) * LOG2E)
-        dgate += dot(tl.trans(to_end), key * behind, MODE) + (scale * whole * kept)[None, :]
-        tl.store(dg + at, dgate.to(dg.dtype.element_ty), mask=both)
+    block, first = (program % blocks).to(tl.int32), program // blocks * TILES
+    if not FAR:
+        if tl.load(marks + first) == 0:
+            _gradients(
+                do, q, k, g, beta, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale,
+                first, block, H, HV, K * UNIT, V * UNIT, VP, FAR, PTX, MODE,
+            )  # fmt: skip
+    else:
+        places = first + tl.arange(0, TILES)
+        if tl.max(tl.load(marks + places, mask=places < count, other=0), axis=0) != 0:
+            for n in range(tl.minimum(TILES, count - first).to(tl.int32)):
+                tile = first + n
+                if tl.load(marks + tile) != 0:
+                    _gradients(
+                        do, q, k, g, beta, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale,
+                        tile, block, H, HV, K * UNIT, V * UNIT, VP, FAR, PTX, MODE,
+                    )  # fmt: skip
