@@ -12,7 +12,7 @@ from implementations._triton import alignment, interpreted, launch, padded, pref
 from implementations._triton_training_gradient import gradient_kernel, pair_gradient_kernel
 from implementations._triton_training_solve import core_kernel
 from implementations._triton_training_walk import cotangent_walk_kernel, state_walk_kernel
-from implementations.triton_chunked import CHUNK, FAR_TILES, WARPS, _cuts, _plan, _table, prepared
+from implementations.triton_chunked import CHUNK, FAR_TILES, WARPS, _cuts, _plan, _table, paired
 
 BLOCK = 64  # columns of a walk's program, and of the tiles that gradients read
 
@@ -23,12 +23,16 @@ def takes(dtype: torch.dtype, K: int) -> bool:
 
 
 class Left:
-    """What the walks leave for the gradients: padded tiles in bfloat16, or float32 where Triton is interpreted."""
+    """What the walks leave for the gradients: padded tiles in bfloat16, or float32 where Triton is interpreted.
+
+    And beta by chunk, which they read.
+    """
 
     def __init__(self, count: int, BK: int, VP: int, device: torch.device) -> None:
         new = {"dtype": torch.float32 if interpreted() else torch.bfloat16, "device": device}
         self.states, self.cotangents = (torch.empty((count * VP, BK), **new) for _ in range(2))
         self.r, self.e = (torch.empty((count * VP, CHUNK), **new) for _ in range(2))
+        self.strengths = torch.empty((count, CHUNK), dtype=torch.float32, device=device)
 
 
 def gradients(x: Any, dfinal: Tensor | None, shape: Shape, scale: float, first: Tensor | None) -> tuple[Tensor, ...]:
@@ -39,19 +43,22 @@ def gradients(x: Any, dfinal: Tensor | None, shape: Shape, scale: float, first: 
     if scale == 0:  # the walk divides by it
         x, scale = x._replace(do=torch.zeros_like(x.do)), 1.0
     plan = _plan(_cuts(shape), 0, x.v.device)
-    tiles, common, marks = prepared(x.q, x.k, x.v, x.g, x.beta, plan, shape, core_kernel)
+    tiles, common, marks = paired(x.q, x.k, x.v, x.g, plan, shape)
     BK, VP, count = common["BK"], max(padded(shape.V), BLOCK), len(plan.chunks) * shape.HV
     left = Left(count, BK, VP, x.v.device)
-    dv, dinitial = _walked(x, tiles, left, dfinal, first, plan, scale, shape, common, VP)
+    if count:
+        solved = (x.beta, plan.chunks, left.strengths, tiles, tiles.view(torch.float32))
+        launch(core_kernel, (count,), *solved, num_warps=WARPS, num_stages=1, **common)
+    dinitial = _walked(x, tiles, left, dfinal, first, plan, scale, shape, common, VP)
     del tiles
     wide = x.q.dtype if shape.H == shape.HV else torch.float32
     dq, dk = (torch.empty((shape.B, shape.T, shape.HV, shape.K), dtype=wide, device=x.v.device) for _ in range(2))
-    dg, dbeta = torch.empty_like(x.g), torch.empty_like(x.beta)
+    dv, dg, dbeta = torch.empty_like(x.v), torch.empty_like(x.g), torch.empty_like(x.beta)
     if count:
         known = _known(shape, common, VP) | {"VP": VP, "num_warps": WARPS, "num_stages": 1}
-        pairs = _pairs(x, left, dbeta, plan, scale, count, known)
-        read = (_tiles(t, BLOCK, BLOCK) for t in vars(left).values())
-        inputs = (x.do, x.q, x.k, x.g, x.beta, plan.chunks, _table(x.v.device), marks, *read, *pairs)
+        pairs = _pairs(x, left, dv, dbeta, plan, scale, count, known)
+        read = (_tiles(t, BLOCK, BLOCK) for t in (left.states, left.cotangents, left.r, left.e))
+        inputs = (x.do, x.q, x.k, x.g, left.strengths, plan.chunks, _table(x.v.device), marks, *read, *pairs)
         known |= {"H": shape.H, "BK": BK, "PTX": prefetches(x.v.device)}
         for far, some in ((False, 1), (True, FAR_TILES)):
             grid = (triton.cdiv(count, some) * (BK // BLOCK),)
@@ -70,27 +77,27 @@ def _known(shape: Shape, common: dict[str, Any], VP: int) -> dict[str, Any]:
 
 
 def _pairs(
-    x: Any, left: Left, dbeta: Tensor, plan: Any, scale: float, count: int, known: dict[str, Any]
+    x: Any, left: Left, dv: Tensor, dbeta: Tensor, plan: Any, scale: float, count: int, known: dict[str, Any]
 ) -> tuple[Tensor, ...]:
-    """DA, dM and dA's diagonal; fills dbeta."""
+    """DA, dM and dA's diagonal; fills dv and dbeta."""
     dA, dM = (left.r.new_empty((count, CHUNK, CHUNK)) for _ in range(2))
     own = torch.empty((count, CHUNK), dtype=torch.float32, device=x.v.device)
-    tensors = (_tiles(left.r, BLOCK, BLOCK), _tiles(left.e, BLOCK, BLOCK), dA, dM, own, dbeta, scale)
+    tensors = (_tiles(left.r, BLOCK, BLOCK), _tiles(left.e, BLOCK, BLOCK), dA, dM, own, dv, dbeta, scale)
     known = {name: value for name, value in known.items() if name != "K"}
-    launch(pair_gradient_kernel, (count,), x.do, x.beta, plan.chunks, *tensors, **known)
+    launch(pair_gradient_kernel, (count,), x.do, left.strengths, plan.chunks, *tensors, **known)
     return dA, dM, own
 
 
 def _walked(
     x: Any, tiles: Tensor, left: Left, dfinal: Tensor | None, first: Tensor | None, plan: Any, scale: float,
     shape: Shape, common: dict[str, Any], VP: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Walks forwards and backwards, which fills what is left; returns dv and the gradient of the initial state."""
+) -> Tensor:  # fmt: skip
+    """Walks forwards and backwards, which fills what is left; returns the gradient of the initial state."""
     BK, has_state = common["BK"], first is not None
-    dv, size = torch.empty_like(x.v), (shape.N, shape.HV, shape.K, shape.V) if has_state else (0,)
+    size = (shape.N, shape.HV, shape.K, shape.V) if has_state else (0,)
     dinitial = torch.empty(size, dtype=torch.float32, device=x.v.device)
     rows, pairs = _tiles(tiles.view(-1, BK), CHUNK, BK), _tiles(tiles.view(-1, CHUNK), CHUNK, CHUNK)
-    tensors = (x.beta, rows, pairs, tiles.view(torch.float32), plan.segments)
+    tensors = (left.strengths, rows, pairs, tiles.view(torch.float32), plan.segments)
     known = _known(shape, common, VP) | {name: common[name] for name in ("BK", "SIZE", "WIDE")}
     known |= {"VP": VP, "BV": BLOCK, "HAS_STATE": has_state, "num_warps": WARPS}
     known["num_stages"] = 3 if roomy(x.v.device) else 1
@@ -98,6 +105,6 @@ def _walked(
     if grid[0]:
         states, r = _tiles(left.states, BLOCK, BK), _tiles(left.r, BLOCK, CHUNK)
         launch(state_walk_kernel, grid, x.v, *tensors, first, states, r, **known)
-        outputs = (left.cotangents, left.e, dv, dinitial, scale)
+        outputs = (left.cotangents, left.e, dinitial, scale)
         launch(cotangent_walk_kernel, grid, x.do, *tensors, dfinal, *outputs, HAS_FINAL=dfinal is not None, **known)
-    return dv, dinitial
+    return dinitial

@@ -37,14 +37,16 @@ def _of_tokens(x, at_row, inside, b, width):
 
 @triton.jit(do_not_specialize=["HV", "V", "scale"])
 def pair_gradient_kernel(
-    do, beta, chunks, r, e, dA, dM, own, dbeta, scale, HV, V, VP: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
+    do, strengths, chunks, r, e, dA, dM, own, dv, dbeta, scale, HV, V,
+    VP: tl.constexpr, MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
-    """One program: one chunk of one value head. Writes symmetric dA and dM, A's diagonal apart, and dbeta."""
+    """One program: one chunk of one value head. Writes symmetric dA and dM, A's diagonal, dv and dbeta."""
     V = V * UNIT
     tile = tl.program_id(0).to(tl.int64)
     head, number, i = tile % HV, tile // HV, tl.arange(0, C)
     first, stop = tl.load(chunks + 2 * number), tl.load(chunks + 2 * number + 1)
     inside, at_row = first + i < stop, (first + i) * HV + head
+    strength = tl.load(strengths + tile * C + i)
     reads, reads_across = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     keys, keys_across = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
     for b in tl.range(VP // KB, num_stages=3):
@@ -54,10 +56,11 @@ def pair_gradient_kernel(
         reads_across += dot(tl.trans(residual), tl.trans(cotangent), MODE)
         keys += dot(tl.trans(along), residual, MODE)
         keys_across += dot(tl.trans(residual), along, MODE)
-    # beta twice: as a column and, loaded in the layout of a row, as a row.
-    down = tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)
+        columns = b * KB + tl.arange(0, KB)[:, None]
+        dvalue = (scale * strength[None, :] * along.to(tl.float32)).to(dv.dtype.element_ty)
+        tl.store(dv + at_row[None, :] * V + columns, dvalue, mask=inside[None, :] & (columns < V))
     j = tl.arange(0, C)
-    across = tl.load(beta + (first + j) * HV + head, mask=first + j < stop, other=0.0).to(tl.float32)[None, :]
+    down, across = tl.load(strengths + tile * C + i), tl.load(strengths + tile * C + j)[None, :]
     lower, same = i[:, None] > j[None, :], i[:, None] == j[None, :]
     at = tile * (C * C) + i[:, None] * C + j[None, :]
     reads_across = scale * tl.where(lower, reads * across, reads_across * down[:, None])
@@ -153,7 +156,7 @@ def _from_behind(states, cotangents, r, tile, block, VP: tl.constexpr, MODE: tl.
 
 @triton.jit
 def _gradients(
-    do, q, k, g, beta, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, tile, block,
+    do, q, k, g, strengths, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, tile, block,
     H, HV, K, V, VP: tl.constexpr, FAR: tl.constexpr, PTX: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """The gradients of KB channels of a tile."""
@@ -178,7 +181,7 @@ def _gradients(
     by_read, by_key = _from_before(do, states, e, tile, at_row, inside, block, V, VP, MODE)
     query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
     gate = gates(g, at, both, MODE)
-    strength = scale * tl.load(beta + at_row, mask=inside, other=0.0).to(tl.float32)[:, None]
+    strength = scale * tl.load(strengths + tile * C + tl.arange(0, C))[:, None]
     from_start, to_end = matrix(table, FROM_START), matrix(table, TO_END)
     into = tl.exp2(sums(from_start, gate, MODE))
     dquery += scale * (into * by_read)
@@ -196,7 +199,7 @@ def _gradients(
 
 @triton.jit(do_not_specialize=["count", "H", "HV", "K", "V", "scale"])
 def gradient_kernel(
-    do, q, k, g, beta, chunks, table, marks, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, count,
+    do, q, k, g, strengths, chunks, table, marks, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale, count,
     H, HV, K, V, BK: tl.constexpr, VP: tl.constexpr, TILES: tl.constexpr, FAR: tl.constexpr, PTX: tl.constexpr,
     MODE: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
@@ -210,7 +213,7 @@ def gradient_kernel(
     if not FAR:
         if tl.load(marks + first) == 0:
             _gradients(
-                do, q, k, g, beta, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale,
+                do, q, k, g, strengths, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale,
                 first, block, H, HV, K * UNIT, V * UNIT, VP, FAR, PTX, MODE,
             )  # fmt: skip
     else:
@@ -220,6 +223,6 @@ def gradient_kernel(
                 tile = first + n
                 if tl.load(marks + tile) != 0:
                     _gradients(
-                        do, q, k, g, beta, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale,
+                        do, q, k, g, strengths, chunks, table, states, cotangents, r, e, dA, dM, own, dq, dk, dg, scale,
                         tile, block, H, HV, K * UNIT, V * UNIT, VP, FAR, PTX, MODE,
                     )  # fmt: skip

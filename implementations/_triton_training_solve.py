@@ -39,6 +39,7 @@ def _diagonal(products, beta, HV, length):
 def core_kernel(
     beta,
     chunks,
+    strengths,
     tiles,
     exact,
     HV,
@@ -49,6 +50,8 @@ def core_kernel(
     OPERAND: tl.constexpr,
 ):
     """One program: one chunk of one value head; Z in place of the products of keys, as `solve_kernel` puts T there.
+
+    Writes also beta in float32 by chunk, `strengths` [chunk, HV, C], zero behind the sequence: walks read it at once.
 
     Blocks of 16 are solved in float32; between blocks of 16, then of 32, Z is Y M X with what stands on the diagonal.
     """
@@ -63,6 +66,7 @@ def core_kernel(
     i, j, places = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], tl.arange(0, C)
     down = tl.load(beta + places * HV, mask=places < length, other=0.0).to(tl.float32)[:, None]
     across = tl.load(beta + tl.arange(0, C) * HV, mask=tl.arange(0, C) < length, other=0.0).to(tl.float32)[None, :]
+    tl.store(strengths + program * C + i, down)
     Z = tl.load(products + i * C + j, mask=i // SUB == j // SUB, other=0.0)
     M = tl.load(products + i * C + j, mask=i // SUB > j // SUB, other=0.0)
     for level in range(4, 6):

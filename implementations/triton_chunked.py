@@ -132,7 +132,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, shape, c
     with _beside(v.device) if apart else nullcontext(nullcontext) as walking:
         for n, cuts in enumerate(pieces):
             plan = _plan(cuts, config.segment, v.device)
-            tiles, common, _ = prepared(q, k, v, g, beta, plan, shape)
+            tiles, common = _prepared(q, k, v, g, beta, plan, shape)
             wanted = output_final_state or n + 1 < len(pieces)
             before, state = state, _new_state(shape, v.device) if wanted else None
             kept += [tiles, before]  # freed behind the last walk, which may be on another stream
@@ -170,8 +170,19 @@ def _new_state(shape, device):
     return torch.empty((shape.N, shape.HV, shape.K, shape.V), dtype=torch.float32, device=device)
 
 
-def prepared(q, k, v, g, beta, plan, shape, solver=solve_kernel):
-    """The tiles of a plan's chunks, the parameters that all kernels share, and which tiles have rows beyond reach."""
+def _prepared(q, k, v, g, beta, plan, shape):
+    """The tiles of a plan's chunks, and the parameters that all kernels share."""
+    tiles, common, _ = paired(q, k, v, g, plan, shape)
+    if len(plan.chunks) and shape.HV:
+        launch(
+            solve_kernel, (len(plan.chunks) * shape.HV,), beta, plan.chunks, tiles, tiles.view(torch.float32),
+            num_warps=WARPS, num_stages=1, maxnreg=SOLVE_REGISTERS if common["WIDE"] == 2 else None, **common,
+        )  # fmt: skip
+    return tiles, common
+
+
+def paired(q, k, v, g, plan, shape):
+    """Tiles that are not yet solved, the parameters that all kernels share, and which tiles have rows beyond reach."""
     device, HV, K, V = v.device, shape.HV, shape.K, shape.V
     # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
     BK, half = max(padded(K), 64), v.dtype == torch.bfloat16
@@ -194,10 +205,6 @@ def prepared(q, k, v, g, beta, plan, shape, solver=solve_kernel):
         launch(pair_kernel, (2 * count,), *inputs, FAST=half, FETCH=prefetches(device), **own)
         if half:
             launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, count, BLOCK=FAR_TILES, **own)
-        launch(
-            solver, (count,), beta, plan.chunks, tiles, exact, num_warps=WARPS, num_stages=1,
-            maxnreg=SOLVE_REGISTERS if half else None, **common,
-        )  # fmt: skip
     return tiles, common, marks
 
 
