@@ -1,5 +1,6 @@
 """Host side of the chunked backward in bfloat16, K up to 128: the forward's tiles, two walks, then all gradients."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,9 +13,11 @@ from implementations._triton import alignment, interpreted, launch, padded, pref
 from implementations._triton_training_gradient import gradient_kernel, pair_gradient_kernel
 from implementations._triton_training_solve import core_kernel
 from implementations._triton_training_walk import cotangent_walk_kernel, state_walk_kernel
-from implementations.triton_chunked import CHUNK, FAR_TILES, WARPS, _cuts, _plan, _table, paired
+from implementations.triton_chunked import CHUNK, FAR_TILES, WARPS, _beside, _cuts, _plan, _table, paired
 
 BLOCK = 64  # columns of a walk's program, and of the tiles that gradients read
+SMALLEST_SCALE = 2.0**-40  # cotangents are divided by it, and grow by up to 2^55 where they meet keys
+APART = 128  # programs of a walk, of which one fits a multiprocessor; so few leave room for the other walk's
 
 
 def takes(dtype: torch.dtype, K: int) -> bool:
@@ -30,8 +33,9 @@ class Left:
 
     def __init__(self, count: int, BK: int, VP: int, device: torch.device) -> None:
         new = {"dtype": torch.float32 if interpreted() else torch.bfloat16, "device": device}
-        self.states, self.cotangents = (torch.empty((count * VP, BK), **new) for _ in range(2))
-        self.r, self.e = (torch.empty((count * VP, CHUNK), **new) for _ in range(2))
+        rows = max(count, 1) * VP  # nothing cannot be described to the hardware
+        self.states, self.cotangents = (torch.empty((rows, BK), **new) for _ in range(2))
+        self.r, self.e = (torch.empty((rows, CHUNK), **new) for _ in range(2))
         self.strengths = torch.empty((count, CHUNK), dtype=torch.float32, device=device)
 
 
@@ -40,8 +44,8 @@ def gradients(x: Any, dfinal: Tensor | None, shape: Shape, scale: float, first: 
 
     Of q and k by value head where those share a key head, in float32.
     """
-    if scale == 0:  # the walk divides by it
-        x, scale = x._replace(do=torch.zeros_like(x.do)), 1.0
+    if abs(scale) < SMALLEST_SCALE:
+        x, scale = x._replace(do=x.do * scale), 1.0
     plan = _plan(_cuts(shape), 0, x.v.device)
     tiles, common, marks = paired(x.q, x.k, x.v, x.g, plan, shape)
     BK, VP, count = common["BK"], max(padded(shape.V), BLOCK), len(plan.chunks) * shape.HV
@@ -92,7 +96,7 @@ def _walked(
     x: Any, tiles: Tensor, left: Left, dfinal: Tensor | None, first: Tensor | None, plan: Any, scale: float,
     shape: Shape, common: dict[str, Any], VP: int,
 ) -> Tensor:  # fmt: skip
-    """Walks forwards and backwards, which fills what is left; returns the gradient of the initial state."""
+    """Walks forwards and backwards, side by side; fills what is left and returns the initial state's gradient."""
     BK, has_state = common["BK"], first is not None
     size = (shape.N, shape.HV, shape.K, shape.V) if has_state else (0,)
     dinitial = torch.empty(size, dtype=torch.float32, device=x.v.device)
@@ -104,7 +108,11 @@ def _walked(
     grid = (shape.N * shape.HV * (VP // BLOCK),)
     if grid[0]:
         states, r = _tiles(left.states, BLOCK, BK), _tiles(left.r, BLOCK, CHUNK)
-        launch(state_walk_kernel, grid, x.v, *tensors, first, states, r, **known)
         outputs = (left.cotangents, left.e, dinitial, scale)
-        launch(cotangent_walk_kernel, grid, x.do, *tensors, dfinal, *outputs, HAS_FINAL=dfinal is not None, **known)
+        apart = x.v.device.type == "cuda" and grid[0] <= APART
+        with _beside(x.v.device) if apart else nullcontext(nullcontext) as walking:
+            with walking():
+                final = {"HAS_FINAL": dfinal is not None}
+                launch(cotangent_walk_kernel, grid, x.do, *tensors, dfinal, *outputs, **final, **known)
+            launch(state_walk_kernel, grid, x.v, *tensors, first, states, r, **known)
     return dinitial

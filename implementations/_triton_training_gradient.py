@@ -1,12 +1,12 @@
 """The Triton code of the chunked backward in bfloat16: all gradients of a chunk from what the walks leave.
 
-With P = do r^T, Q = e r^T, e and dS divided by the scale s (`_triton_training_walk`), beta_i and beta_j,
+All gradients have the scale as a factor, which comes last (`_triton_training_walk`). But for it,
 
-    dA_ij = s P_ij beta_j   (j <= i)           dM_ij = -s beta_i Q_ij beta_j   (j < i)        dbeta_i = s Q_ii
+    dA = tril(do r^T) diag(beta)       dM = -diag(beta) tril(e r^T, -1) diag(beta)       dbeta_i = e_i . r_i
 
-and both meet queries and keys that decay to a border between i and j: inside a part of 16 tokens to its start, times
-2^55, against what grows from there, times 2^-55; otherwise the start of an odd part or the middle of the chunk. A tile
-with rows beyond reach there (`marks`) takes borders between blocks of 8, 4, 2 and 1 tokens, in a launch of its own.
+and dA and dM meet queries and keys that decay to a border between i and j: inside a part of 16 tokens to its start,
+times 2^55, against what grows from there, times 2^-55; otherwise the start of an odd part or the middle of the chunk. A
+tile with rows beyond reach there (`marks`) takes borders between blocks of 8, 4, 2 and 1 tokens, in another launch.
 
 Of pairs the gradient of a log decay is a sum: with the terms Z_i = q_i dq_i + k_i dk_i of later tokens and
 Z_j = -k_j dk_j of earlier ones, dg_t is the sum of Z from t on, to which only pairs on both sides of t are left.
@@ -63,10 +63,10 @@ def pair_gradient_kernel(
     down, across = tl.load(strengths + tile * C + i), tl.load(strengths + tile * C + j)[None, :]
     lower, same = i[:, None] > j[None, :], i[:, None] == j[None, :]
     at = tile * (C * C) + i[:, None] * C + j[None, :]
-    reads_across = scale * tl.where(lower, reads * across, reads_across * down[:, None])
+    reads_across = tl.where(lower, reads * across, reads_across * down[:, None])
     tl.store(dA + at, rounded(tl.where(same, 0.0, reads_across), MODE))
-    tl.store(own + tile * C + i, scale * down * tl.sum(tl.where(same, reads, 0.0), axis=1))
-    keys_across = -scale * down[:, None] * across * tl.where(lower, keys, keys_across)
+    tl.store(own + tile * C + i, down * tl.sum(tl.where(same, reads, 0.0), axis=1))
+    keys_across = -down[:, None] * across * tl.where(lower, keys, keys_across)
     tl.store(dM + at, rounded(tl.where(same, 0.0, keys_across), MODE))
     dstrength = scale * tl.sum(tl.where(same, keys, 0.0), axis=1)
     tl.store(dbeta + at_row, dstrength.to(dbeta.dtype.element_ty), mask=inside)
@@ -181,20 +181,20 @@ def _gradients(
     by_read, by_key = _from_before(do, states, e, tile, at_row, inside, block, V, VP, MODE)
     query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
     gate = gates(g, at, both, MODE)
-    strength = scale * tl.load(strengths + tile * C + tl.arange(0, C))[:, None]
+    strength = tl.load(strengths + tile * C + tl.arange(0, C))[:, None]
     from_start, to_end = matrix(table, FROM_START), matrix(table, TO_END)
     into = tl.exp2(sums(from_start, gate, MODE))
-    dquery += scale * (into * by_read)
+    dquery += into * by_read
     dkey -= strength * (into * by_key)
     diagonal = tl.load(own + tile * C + tl.arange(0, C))[:, None]
     dgate = dot(tl.trans(from_start), query * dquery + key * (dkey - back), MODE)
-    tl.store(dq + at, (dquery + diagonal * key).to(dq.dtype.element_ty), mask=both)
+    tl.store(dq + at, (scale * (dquery + diagonal * key)).to(dq.dtype.element_ty), mask=both)
     by_end, kept = _from_behind(states, cotangents, r, tile, block, VP, MODE)
     behind = strength * tl.exp2(sums(to_end, gate, MODE)) * by_end
-    tl.store(dk + at, (dkey + back + behind + diagonal * query).to(dk.dtype.element_ty), mask=both)
+    tl.store(dk + at, (scale * (dkey + back + behind + diagonal * query)).to(dk.dtype.element_ty), mask=both)
     whole = tl.exp2(tl.sum(gate.to(tl.float32), axis=0) * LOG2E)
-    dgate += dot(tl.trans(to_end), key * behind, MODE) + (scale * whole * kept)[None, :]
-    tl.store(dg + at, dgate.to(dg.dtype.element_ty), mask=both)
+    dgate += dot(tl.trans(to_end), key * behind, MODE) + (whole * kept)[None, :]
+    tl.store(dg + at, (scale * dgate).to(dg.dtype.element_ty), mask=both)
 
 
 @triton.jit(do_not_specialize=["count", "H", "HV", "K", "V", "scale"])
