@@ -46,38 +46,49 @@ def gradients(x: Any, dfinal: Tensor | None, shape: Shape, scale: float, first: 
     """
     if abs(scale) < SMALLEST_SCALE:
         x, scale = x._replace(do=x.do * scale), 1.0
-    plan = _plan(_cuts(shape), 0, x.v.device)
-    tiles, common, marks = paired(x.q, x.k, x.v, x.g, plan, shape)
-    BK, VP, count = common["BK"], max(padded(shape.V), BLOCK), len(plan.chunks) * shape.HV
-    left = Left(count, BK, VP, x.v.device)
-    if count:
-        solved = (x.beta, plan.chunks, left.strengths, tiles, tiles.view(torch.float32))
-        launch(core_kernel, (count,), *solved, num_warps=WARPS, num_stages=1, **common)
-    dinitial = _walked(x, tiles, left, dfinal, first, plan, scale, shape, common, VP)
-    del tiles
-    wide = x.q.dtype if shape.H == shape.HV else torch.float32
-    dq, dk = (torch.empty((shape.B, shape.T, shape.HV, shape.K), dtype=wide, device=x.v.device) for _ in range(2))
+    plan, device = _plan(_cuts(shape), 0, x.v.device), x.v.device
+    left, dinitial, marks, common = _left(x, plan, dfinal, first, scale, shape)
     dv, dg, dbeta = torch.empty_like(x.v), torch.empty_like(x.g), torch.empty_like(x.beta)
+    wide = x.q.dtype if shape.H == shape.HV else torch.float32
+    dq, dk = (torch.empty((shape.B, shape.T, shape.HV, shape.K), dtype=wide, device=device) for _ in range(2))
+    count, blocks = len(plan.chunks) * shape.HV, common["BK"] // BLOCK
     if count:
-        known = _known(shape, common, VP) | {"VP": VP, "num_warps": WARPS, "num_stages": 1}
+        known = _known(shape, common) | {"num_warps": WARPS, "num_stages": 1}
         pairs = _pairs(x, left, dv, dbeta, plan, scale, count, known)
         read = (_tiles(t, BLOCK, BLOCK) for t in (left.states, left.cotangents, left.r, left.e))
-        inputs = (x.do, x.q, x.k, x.g, left.strengths, plan.chunks, _table(x.v.device), marks, *read, *pairs)
-        known |= {"H": shape.H, "BK": BK, "PTX": prefetches(x.v.device)}
+        inputs = (x.do, x.q, x.k, x.g, left.strengths, plan.chunks, _table(device), marks, *read, *pairs)
+        known |= {"H": shape.H, "BK": common["BK"], "PTX": prefetches(device)}
         for far, some in ((False, 1), (True, FAR_TILES)):
-            grid = (triton.cdiv(count, some) * (BK // BLOCK),)
+            grid = (triton.cdiv(count, some) * blocks,)
             launch(gradient_kernel, grid, *inputs, dq, dk, dg, scale, count, TILES=some, FAR=far, **known)
     return dq, dk, dv, dg, dbeta, dinitial
+
+
+def _left(
+    x: Any, plan: Any, dfinal: Tensor | None, first: Tensor | None, scale: float, shape: Shape
+) -> tuple[Left, Tensor, Tensor, dict[str, Any]]:
+    """What the walks leave, the initial state's gradient, which tiles have rows beyond reach, and shared parameters."""
+    tiles, common, marks = paired(x.q, x.k, x.v, x.g, plan, shape)
+    count = len(plan.chunks) * shape.HV
+    left = Left(count, common["BK"], _width(shape), x.v.device)
+    if count:
+        tensors = (x.beta, plan.chunks, left.strengths, tiles, tiles.view(torch.float32))
+        launch(core_kernel, (count,), *tensors, num_warps=WARPS, num_stages=1, **common)
+    return left, _walked(x, tiles, left, dfinal, first, plan, scale, shape, common), marks, common
+
+
+def _width(shape: Shape) -> int:
+    return max(padded(shape.V), BLOCK)
 
 
 def _tiles(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
     return TensorDescriptor.from_tensor(x, [rows, columns])
 
 
-def _known(shape: Shape, common: dict[str, Any], VP: int) -> dict[str, Any]:
+def _known(shape: Shape, common: dict[str, Any]) -> dict[str, Any]:
     """What all kernels of this file are told; widths in multiples of UNIT."""
     unit, half = alignment(shape.K, shape.V), "interpreted bfloat16" if interpreted() else "bfloat16"
-    return {"HV": shape.HV, "K": shape.K // unit, "V": shape.V // unit, "UNIT": unit, "MODE": half}
+    return {"HV": shape.HV, "K": shape.K // unit, "V": shape.V // unit, "UNIT": unit, "MODE": half, "VP": _width(shape)}
 
 
 def _pairs(
@@ -94,7 +105,7 @@ def _pairs(
 
 def _walked(
     x: Any, tiles: Tensor, left: Left, dfinal: Tensor | None, first: Tensor | None, plan: Any, scale: float,
-    shape: Shape, common: dict[str, Any], VP: int,
+    shape: Shape, common: dict[str, Any],
 ) -> Tensor:  # fmt: skip
     """Walks forwards and backwards, side by side; fills what is left and returns the initial state's gradient."""
     BK, has_state = common["BK"], first is not None
@@ -102,10 +113,10 @@ def _walked(
     dinitial = torch.empty(size, dtype=torch.float32, device=x.v.device)
     rows, pairs = _tiles(tiles.view(-1, BK), CHUNK, BK), _tiles(tiles.view(-1, CHUNK), CHUNK, CHUNK)
     tensors = (left.strengths, rows, pairs, tiles.view(torch.float32), plan.segments)
-    known = _known(shape, common, VP) | {name: common[name] for name in ("BK", "SIZE", "WIDE")}
-    known |= {"VP": VP, "BV": BLOCK, "HAS_STATE": has_state, "num_warps": WARPS}
+    known = _known(shape, common) | {name: common[name] for name in ("BK", "SIZE", "WIDE")}
+    known |= {"BV": BLOCK, "HAS_STATE": has_state, "num_warps": WARPS}
     known["num_stages"] = 3 if roomy(x.v.device) else 1
-    grid = (shape.N * shape.HV * (VP // BLOCK),)
+    grid = (shape.N * shape.HV * (_width(shape) // BLOCK),)
     if grid[0]:
         states, r = _tiles(left.states, BLOCK, BK), _tiles(left.r, BLOCK, CHUNK)
         outputs = (left.cotangents, left.e, dinitial, scale)
