@@ -168,19 +168,20 @@ def _gradients(
     at_key = (rows * H + head // (HV // H))[:, None] * K + channels[None, :]
     at = at_row[:, None] * K + channels[None, :]
     dA, dM = dA + tile * (C * C), dM + tile * (C * C)
+    gate = gates(g, at, both, MODE)
+    whole = tl.exp2(tl.sum(gate.to(tl.float32), axis=0) * LOG2E)
     dquery, dkey = tl.zeros((C, KB), tl.float32), tl.zeros((C, KB), tl.float32)
     back = tl.zeros((C, KB), tl.float32)
     if not FAR:
         query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
-        dquery, dkey, back = _inside(dA, dM, query, key, gates(g, at, both, MODE), table, PTX, MODE)
+        dquery, dkey, back = _inside(dA, dM, query, key, gate, table, PTX, MODE)
     for level in range(0 if FAR else 4, 6):
         later = (tl.arange(0, C)[:, None] >> level) % 2 == 1
         one = _read(tl.where(later, q, k), at_key, both).to(tl.float32)
-        key, gate = _read(k, at_key, both).to(tl.float32), gates(g, at, both, MODE)
+        key = _read(k, at_key, both).to(tl.float32)
         dquery, dkey, back = _across(level, dA, dM, one, key, gate, table, dquery, dkey, back, PTX and not FAR, MODE)
     by_read, by_key = _from_before(do, states, e, tile, at_row, inside, block, V, VP, MODE)
     query, key = _read(q, at_key, both).to(tl.float32), _read(k, at_key, both).to(tl.float32)
-    gate = gates(g, at, both, MODE)
     strength = tl.load(strengths + tile * C + tl.arange(0, C))[:, None]
     from_start, to_end = matrix(table, FROM_START), matrix(table, TO_END)
     into = tl.exp2(sums(from_start, gate, MODE))
@@ -192,7 +193,6 @@ def _gradients(
     by_end, kept = _from_behind(states, cotangents, r, tile, block, VP, MODE)
     behind = strength * tl.exp2(sums(to_end, gate, MODE)) * by_end
     tl.store(dk + at, (scale * (dkey + back + behind + diagonal * query)).to(dk.dtype.element_ty), mask=both)
-    whole = tl.exp2(tl.sum(gate.to(tl.float32), axis=0) * LOG2E)
     dgate += dot(tl.trans(to_end), key * behind, MODE) + (whole * kept)[None, :]
     tl.store(dg + at, (scale * dgate).to(dg.dtype.element_ty), mask=both)
 
