@@ -17,6 +17,8 @@ from implementations._triton_gradient import (
     sum_heads_kernel,
 )
 from implementations._triton_plan import packed_chunks, placed
+from implementations._triton_training import gradients as of_tiles
+from implementations._triton_training import takes
 
 # Tokens of a chunk. With identical keys, beta = 2 and no decay, the errors of float32 grow with the chunk: 4 budget
 # units at 64 tokens, 0.5 at 16. Half precision has room enough.
@@ -73,6 +75,9 @@ def gradients(
     x: Inputs, dfinal: Tensor | None, shape: Shape, scale: float, initial_state: Tensor | None, cu: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Gradients of q, k, v, g, beta in their dtypes, of the initial state in float32 (empty where there is none)."""
+    if takes(x.v.dtype, shape.K):
+        dq, dk, *others = of_tiles(x, dfinal, shape, scale, initial_state, cu)
+        return (dq, dk, *others) if shape.H == shape.HV else (_summed(dq, x.q), _summed(dk, x.k), *others)
     plan = _plan(x, shape, scale, cu)
     states, r, last, X, A = _forwards(plan, x, initial_state)
     cotangents, e, dinitial = _backwards(plan, x, last, X, A, dfinal, initial_state)

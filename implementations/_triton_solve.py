@@ -11,7 +11,7 @@ from implementations._triton_chunk import SUB, C, between, cut, exact_part, fetc
 
 
 @triton.jit
-def _fine(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
+def fine(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
     """A product of float32 numbers with 16 bits of them where `dot` keeps 8."""
     if OPERAND == tl.bfloat16:
         a_high, a_low = cut(a)
@@ -79,8 +79,8 @@ def solve_kernel(
     X = tl.load(products + i * C + j, mask=i // SUB == j // SUB, other=0.0)
     L = tl.load(products + i * C + j, mask=i // SUB > j // SUB, other=0.0) * strength[:, None]
     for level in range(4, 6):
-        step = tl.where(between(level), _fine(X, L, PRECISION, OPERAND), 0.0)
-        X -= _fine(step, X, PRECISION, OPERAND)
+        step = tl.where(between(level), fine(X, L, PRECISION, OPERAND), 0.0)
+        X -= fine(step, X, PRECISION, OPERAND)
     tl.debug_barrier()  # T takes the place of the products, which other threads of this program have read
     T = stored(X * strength[None, :], tiles, OPERAND)
     tl.store(solve_part(tiles + program * SIZE, BK, WIDE) + i * C + j, T)

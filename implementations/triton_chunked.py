@@ -136,7 +136,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
     q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
     state = None if initial_state is None else initial_state.contiguous()
     o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
-    whole = _described(q, k, g) if v.dtype == torch.bfloat16 else (None,) * 3
+    whole = described(q, k, g) if v.dtype == torch.bfloat16 else (None,) * 3
     *first, last = plans(shape, cu_seqlens, config.segment, config.apart, config.eighths, v.device)
     kept = []  # freed behind the last walk: others may still be on their stream
     with _beside(v.device) if first and v.device.type == "cuda" else nullcontext(nullcontext) as walking:
@@ -183,6 +183,21 @@ def _new_state(shape, device):
 
 def _prepared(q, k, g, beta, whole, plan, shape):
     """The tiles of a plan's chunks, and the parameters that all kernels share."""
+    tiles, common, _ = paired(q, k, g, whole, plan, shape)
+    if len(plan.chunks) and shape.HV:
+        launch(
+            solve_kernel, (len(plan.chunks) * shape.HV,), beta, plan.chunks, tiles, tiles.view(torch.float32),
+            FETCH=prefetches(q.device), num_warps=WARPS, num_stages=1,
+            maxnreg=SOLVE_REGISTERS if common["WIDE"] == 2 else None, **common,
+        )  # fmt: skip
+    return tiles, common
+
+
+def paired(q, k, g, whole, plan, shape):
+    """Tiles that are not yet solved, the parameters that all kernels share, and which tiles have rows beyond reach.
+
+    `whole`: what `described` says of q, k and g.
+    """
     device, HV, K, V = q.device, shape.HV, shape.K, shape.V
     # At least 64: narrower bfloat16 tiles were seen to be read outside their shared memory (Triton 3.6, H100).
     BK, half = max(padded(K), 64), q.dtype == torch.bfloat16
@@ -198,8 +213,8 @@ def _prepared(q, k, g, beta, whole, plan, shape):
         "PRECISION": precision(q.dtype),
         "OPERAND": tl.bfloat16 if half and not interpreted() else tl.float32,
     }
+    marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
     if count:
-        marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
         inputs, outputs = (q, k, g), (plan.chunks, _table(device), tiles, exact, marks)
         own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
         copied = whole[0] is not None
@@ -210,14 +225,10 @@ def _prepared(q, k, g, beta, whole, plan, shape):
         )  # fmt: skip
         if half:
             launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, *outputs, count, BLOCK=FAR_TILES, **own)
-        launch(
-            solve_kernel, (count,), beta, plan.chunks, tiles, exact, FETCH=prefetches(device), num_warps=WARPS,
-            num_stages=1, maxnreg=SOLVE_REGISTERS if half else None, **common,
-        )  # fmt: skip
-    return tiles, common
+    return tiles, common, marks
 
 
-def _described(*inputs):
+def described(*inputs):
     """Descriptors of tensors [B, T, heads, K] as [heads, tokens, K]; none where the hardware cannot copy them."""
     K = inputs[0].shape[-1]
     if any(x.data_ptr() % 16 or K * x.element_size() % 16 or not x.numel() for x in inputs):
