@@ -25,7 +25,7 @@ from implementations._triton_raw import Raw, mapped
 from implementations._triton_solve import solve_kernel
 from implementations._triton_walk import link_kernel, transition_kernel, walk_kernel
 
-# Eight warps were slower than four in each kernel of the forward pass that was timed with them (docs/kernels.md).
+# Eight warps were slower than four in each kernel but a walk of many heads (docs/kernels.md).
 WARPS = 4
 SOLVE_REGISTERS = 128  # four programs a multiprocessor in place of three
 FAR_TILES = 8  # tiles of a program that looks for marked ones: few are marked, if any
@@ -55,7 +55,7 @@ CONFIGURATIONS = {
     "wide": Config(64, 1),
     "whole": Config(64, 3),
     "apart": Config(64, 3, apart=96),
-    "many-heads": Config(64, 3, apart=96, eighths=7),
+    "many-heads": Config(128, 2, apart=96, eighths=7, warps=8),
     "some-heads": Config(64, 3, segment=32),
     "few-heads": Config(64, 3, segment=16),
     # Not chosen by itself: what cuts do, on sequences short enough to check.
