@@ -14,6 +14,7 @@ from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from properties.worker import LATE
 
@@ -38,7 +39,9 @@ def _done(what: Callable[..., None], arguments: tuple[object, ...], cwd: Path) -
         process = _context().Process(target=_start, args=(what, [*map(str, arguments)], cwd, out, err))
         process.start()
         process.join(PATIENCE)
-        assert process.exitcode is not None, f"{arguments} hang"
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"no end within {PATIENCE} s: {arguments}")
         return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
 
 
@@ -46,11 +49,8 @@ def _done(what: Callable[..., None], arguments: tuple[object, ...], cwd: Path) -
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    before = os.environ.get("TRITON_INTERPRET")
-    os.environ["TRITON_INTERPRET"] = "1"  # as a worker on a CPU has it; read when Triton is imported
-    forkserver.ensure_running()
-    if before is None:
-        del os.environ["TRITON_INTERPRET"]
+    with patch.dict(os.environ, TRITON_INTERPRET="1"):  # as a worker on a CPU has it; read when Triton is imported
+        forkserver.ensure_running()
     return context
 
 
