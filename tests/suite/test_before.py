@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from warm import kda
+
 from properties.before import Asking, find
 from properties.case import Case, parse, parse_run
 from properties.process import HISTORY
@@ -29,10 +31,6 @@ PLANTED = [
     (f"{FAULTY}.cheats:previous_output", ORACLE, "the result of the call before in place of its own", 1),
     (f"{FAULTY}.cheats:right_at_first", ORACLE, None, 2),
 ]
-
-
-def kda(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "kda", *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
 
 
 def check(target: str, law: str, tmp_path: Path):

@@ -18,8 +18,10 @@ pytest.importorskip("pandas")
 import pandas as pd
 import torch
 from click.testing import CliRunner
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import gpu
+from benchmarks.around import busiest
 from benchmarks.calling import Candidate
 from benchmarks.clock import Digest
 from benchmarks.gradients import Sample
@@ -252,6 +254,16 @@ def test_a_pool_step_is_timed_and_checked_on_its_slots():
     bench.run([good], 3, 5.0)
     assert good.status == "ok" and "pool" in good.flags and len(good.times) == 3
     assert bad.status == "wrong" and "free slot" in str(bad.reason)
+
+
+def test_the_busiest_operators_are_those_of_the_profilers_own_sums():
+    x, own = torch.rand(1, 40, 2, 8, requires_grad=True), dict[str, float]()
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        torch_chunked(x, x, x, -x, x[..., 0])[0].sum().backward()
+    for event in found.key_averages():
+        own[event.key] = own.get(event.key, 0.0) + event.self_cpu_time_total
+    names = busiest(found.profiler.kineto_results.events())
+    assert names[:12] == sorted(own, key=lambda name: -own[name])[:12] and set(names) == set(own)
 
 
 def test_inputs_move_between_buffers():

@@ -1,14 +1,14 @@
 """The faults that the suite once missed are found, each by the law added for it, and not in the honest base."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+
+from warm import kda
 
 from properties.runner import Record
 
@@ -42,8 +42,7 @@ UNJUST = (
 def statuses(tmp_path: Path, target: str, *laws: str) -> dict[str, str]:
     """Status by law of one `kda check`."""
     named = [x for law in laws for x in ("--law", law)]
-    command = [sys.executable, "-m", "kda", "check", target, *named, "--jobs", "1", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = kda("check", target, *named, "--jobs", "1", "--out", tmp_path, cwd=ROOT)
     assert "Traceback" not in done.stdout + done.stderr
     lines = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     return {line["law"]: line["status"] for line in lines if line["kind"] == "law"}

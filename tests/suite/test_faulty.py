@@ -1,11 +1,10 @@
 """The kill matrix: its registry is complete, it finds what is planted, and it says so when it does not."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm import kda, python
 
 pytest.importorskip("torch")
 
@@ -29,8 +28,7 @@ def faults() -> dict[str, Fault]:
 
 def matrix(tmp_path: Path, *options: str):
     """Exit status, text and kill lines of one `kda faulty`."""
-    command = [sys.executable, "-m", "kda", "faulty", "--jobs", "1", "--out", str(tmp_path), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = kda("faulty", "--jobs", "1", "--out", tmp_path, *options, cwd=ROOT)
     path = tmp_path / "results.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()][1:] if path.exists() else []
     assert "Traceback" not in done.stdout + done.stderr
@@ -107,7 +105,7 @@ def trial(tmp_path: Path, **given):
     text, default = SCRIPT, {"target": HONEST, "faulty": ["planted"], "laws": [], "seeds": 0, "only": "*"}
     for name, value in (default | {"every": False} | given).items():
         text = text.replace(name.upper(), repr(value))
-    done = subprocess.run([sys.executable, "-c", text, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    done = python(text, tmp_path, cwd=ROOT)
     assert "Traceback" not in done.stderr, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()][1:]
     return done.returncode, " ".join(done.stdout.split()), lines

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm import kda
 
 pytest.importorskip("triton")
 
@@ -50,10 +51,8 @@ def test_a_missing_or_wrong_parameter_is_named():
 
 
 @pytest.mark.parametrize("function", ["doubled", "unbiased"])
-def test_a_parameter_that_is_swallowed_is_falsified(function, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+def test_a_parameter_that_is_swallowed_is_falsified(function, tmp_path):
     file = Path(tmp_path, "broken_raw.py")
     file.write_text(BROKEN)
-    command = [sys.executable, "-m", "kda", "check", f"{file}:{function}", "--law", "raw_tensors*", "--jobs", "1"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    done = kda("check", f"{file}:{function}", "--law", "raw_tensors*", "--jobs", "1", cwd=tmp_path)
     assert done.returncode == 1 and "raw_tensors_are_mapped" in done.stdout, done.stdout + done.stderr

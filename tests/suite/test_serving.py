@@ -2,11 +2,10 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm import kda
 
 from properties.case import Case, parse
 from properties.serving import Server
@@ -24,8 +23,7 @@ LAWS = (
 def check(file: str, tmp_path, *laws: str, function: str = "served"):
     options = [part for law in laws for part in ("--law", law)]
     target = f"{HERE / file}:{function}"
-    command = [sys.executable, "-m", "kda", "check", target, "--jobs", "1", *options]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    kda("check", target, "--jobs", "1", *options, cwd=tmp_path)
     lines = (tmp_path / "kda-results" / "results.jsonl").read_text().splitlines()[1:]
     return {line["law"]: line for line in map(json.loads, lines)}
 
@@ -39,8 +37,7 @@ def test_broken_ones_are_falsified_with_few_steps(tmp_path):
     assert {line["status"] for line in lines.values()} == {"falsified"}
     pool = lines["a_pool_call_serves_its_slots"]
     assert len(parse(pool["case"]).steps) <= 2 and "-1" in pool["case"]  # a slot in use, and the padding
-    again = subprocess.run([sys.executable, "-m", *shlex.split(pool["replay"])], cwd=tmp_path, capture_output=True)
-    assert again.returncode == 1
+    assert kda(*shlex.split(pool["replay"])[1:], cwd=tmp_path).returncode == 1
 
 
 def test_a_padding_slot_whose_output_is_not_zero_is_seen(tmp_path):
@@ -50,14 +47,13 @@ def test_a_padding_slot_whose_output_is_not_zero_is_seen(tmp_path):
 
 
 def test_qualities_are_reported_and_accuse_nobody(tmp_path):
-    command = [sys.executable, "-m", "kda", "check", f"{HERE / 'broken.py'}:batch_dependent", "--law", "*bits"]
-    subprocess.run([*command, "--profile", "smoke"], cwd=tmp_path, capture_output=True)
+    arguments = ("check", f"{HERE / 'broken.py'}:batch_dependent", "--profile", "smoke", "--law")
+    kda(*arguments, "*bits", cwd=tmp_path)
     lines = [json.loads(x) for x in (tmp_path / "kda-results/results.jsonl").read_text().splitlines()[1:]]
     qualities = {line["law"]: line["status"] for line in lines if line["quality"]}
     assert qualities.pop("strides_keep_the_bits") == "pass"
     assert set(qualities.values()) == {"falsified"} and len(qualities) == 5
-    command[-1] = "a_head_keeps*"
-    assert subprocess.run([*command, "--profile", "smoke"], cwd=tmp_path, capture_output=True).returncode == 2
+    assert kda(*arguments, "a_head_keeps*", cwd=tmp_path).returncode == 2
 
 
 def test_all_steps_are_legal_in_any_order():

@@ -1,11 +1,10 @@
 """A kernel that says what it takes is asked for that."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm import kda
 
 from properties.case import Case
 from properties.takes import fitting
@@ -29,10 +28,10 @@ def test_what_cannot_be_taken_is_said(takes):
 
 
 def test_a_law_that_needs_more_than_the_kernel_takes_is_unsupported_and_says_so(tmp_path):
-    command = [sys.executable, "-m", "kda", "check", f"{NARROW}:narrow", "--profile", "smoke", "--jobs", "1"]
+    arguments = ("check", f"{NARROW}:narrow", "--profile", "smoke", "--jobs", "1", "--out", tmp_path)
     laws = ("grouped_heads_are_repeated_heads", "values_and_states_superpose", "final_states_are_written_completely")
-    command += [part for law in laws for part in ("--law", law)]
-    subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, check=True)
+    done = kda(*arguments, *(part for law in laws for part in ("--law", law)), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()[1:]]
     found = {line["law"]: (line["status"], line["reason"]) for line in lines}
     heads, channels, states = (found[law] for law in laws)
@@ -42,9 +41,8 @@ def test_a_law_that_needs_more_than_the_kernel_takes_is_unsupported_and_says_so(
 
 
 def test_a_narrow_kernel_is_verified_where_it_works_and_says_where(tmp_path):
-    command = [sys.executable, "-m", "kda", "check", f"{NARROW}:narrow", "--profile", "smoke", "--jobs", "1"]
-    command += ["--law", "*recurrence", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    arguments = ("check", f"{NARROW}:narrow", "--profile", "smoke", "--jobs", "1", "--law", "*recurrence")
+    done = kda(*arguments, "--out", tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     line = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])
     assert line["status"] == "pass" and line["refused"] == 0 and line["informative"] > 5
@@ -56,8 +54,7 @@ def test_a_narrow_kernel_is_verified_where_it_works_and_says_where(tmp_path):
 @pytest.mark.parametrize("takes", ['{"dtypes": ("float32",)}', '{"gate": ("soft",)}'])
 def test_what_no_kernel_takes_ends_with_one_sentence_and_status_2(takes, tmp_path):
     (tmp_path / "mine.py").write_text(f"HINTS = {{'takes': {takes}}}\n\n\ndef mine(q, k, v, g, beta, **options): ...\n")
-    command = [sys.executable, "-m", "kda", "check", "mine.py", "--profile", "smoke"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = kda("check", "mine.py", "--profile", "smoke", cwd=tmp_path)
     assert done.returncode == 2 and 'HINTS["takes"]' in done.stdout and "Traceback" not in done.stdout + done.stderr
 
 
@@ -68,7 +65,6 @@ def test_a_kernel_that_refuses_most_of_it_is_told_of_takes(tmp_path):
         "    if q.shape[-1] != 8:\n        raise ValueError('K = 8 only')\n"
         "    return torch_recurrent(q, k, v, g, beta, **options)\n"
     )
-    command = [sys.executable, "-m", "kda", "check", "mine.py", "--profile", "smoke", "--law", "output*"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = kda("check", "mine.py", "--profile", "smoke", "--law", "output*", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "most often with: ValueError: K = 8 only" in done.stdout and 'HINTS = {"takes"' in done.stdout
