@@ -66,6 +66,8 @@ class Numpy:
 
     def finish(self) -> None: ...
 
+    def release(self, above: int) -> None: ...
+
     def lost(self) -> bool:
         return False
 
@@ -169,6 +171,11 @@ class Torch:
     def finish(self) -> None:
         if self.device != "cpu":
             self.torch.cuda.synchronize()
+
+    def release(self, above: int) -> None:
+        """Give the device back what torch keeps of it for later, if that is more than `above` bytes."""
+        if self.device != "cpu" and self.torch.cuda.memory_reserved() > above and not self.lost():
+            self.torch.cuda.empty_cache()
 
     def lost(self) -> bool:
         """Whether the device no longer answers: after an illegal access every further call of a process fails."""

@@ -184,7 +184,7 @@ def _leave() -> None:
 
 def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pinned: tuple[Case, ...]) -> None:
     adjust = lambda case: legal(trial.adjust(case), HUGE)  # noqa: E731
-    asked, before = tuple(trial.kernel.worker.asked)[:-1], Run()
+    asked, before, said = tuple(trial.kernel.worker.asked)[:-1], Run(), trial.verdict(failing)
 
     def attempts(count: int) -> Attempts:
         fails = lambda case: breaks(trial.verdict(case)[0])  # noqa: E731
@@ -210,7 +210,8 @@ def _describe(record: Record, trial: Trial, failing: Case, profile: Profile, pin
     status, judgement, message = trial.verdict(case, before)
     record.status, record.message, record.case, record.before = status, message, repr(case), list(map(repr, before))
     if before or not breaks(status):
-        record.status, record.message = "nondeterministic", _depends(before, message, trial.counts["tried"])
+        words = message if before else ": ".join(filter(None, (said[0], said[2])))
+        record.status, record.message = "nondeterministic", _depends(before, words, trial.counts["tried"])
         record.blame = looks_like_before(trial, before, case) if profile.explain else None
     elif profile.explain:
         record.blame = looks_like(trial, [case, failing, _richer(case)])
@@ -234,7 +235,7 @@ def _depends(before: Run, message: str, tried: int) -> str:
     """What to say of a case that holds as the first one of a new process."""
     if not before:
         return (
-            f"broke the law after {tried} cases and held it as the first call of a new process: "
+            f"broke the law after {tried} cases ({message}) and held it as the first call of a new process: "
             "what the kernel answers depends on the calls before"
         )
     cases = " and ".join(map(repr, before)) if len(before) < 4 else f"{len(before)} others, {before[0]!r} the first"

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import time
 from typing import Any
 
 from properties import interpreter, wire
@@ -26,6 +27,10 @@ APART = {*sys.stdlib_module_names, "numpy", "torch", "triton", ""}
 UNLOADABLE = 90  # exit status of a child that could not load its kernel
 # What torch imports at its first gradient, and when it is first asked to fill fresh memory: a second or two.
 LATE = ("torch.fx.experimental.symbolic_shapes", "torch._inductor.config")
+# Many workers share a GPU: bytes that torch may keep of it between calls, and seconds after which a call that found no
+# memory is made again.
+KEPT = 2**30
+PAUSES = (1, 4)
 
 
 def main(target: str, array: str, device: str, requests: int, replies: int) -> None:
@@ -83,10 +88,22 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int,
     hello = {"status": "ready", "pid": os.getpid(), "engine": library.engine(), "hints": _told(hints, kernel)}
     wire.send(replies, hello)
     while (request := wire.receive(requests)) is not None:
-        reply = answer(functions, library, request)
+        reply = _answer(functions, library, request)
         late[:] = bytes(name in sys.modules for name in LATE)
         wire.send(replies, reply | {"spent": reply["status"] in ("crash", "harness") and library.lost()})
     return 0
+
+
+def _answer(functions: dict[str, Any], library: Any, request: dict[str, Any]) -> dict[str, Any]:
+    reply = answer(functions, library, request)
+    for pause in PAUSES:
+        if reply["status"] not in ("crash", "harness") or not reply["error"].startswith("OutOfMemoryError"):
+            break
+        library.release(0)
+        time.sleep(pause)
+        reply = answer(functions, library, request)
+    library.release(KEPT)
+    return reply
 
 
 def _check_signature(kernel: Any, target: Target) -> None:

@@ -182,6 +182,7 @@ def test_graphs_are_timed_where_the_host_is_slower_than_a_gpu():
     )
     assert [(job.workload, job.mode) for job in plan.jobs if job.graph] == [
         ("fixed-8192-h8/graph", "forward"),
+        ("packed-8192-h8/graph", "forward"),
         ("decode-n1/graph", "decode"),
     ]
 

@@ -1,11 +1,11 @@
-"""The worker process: what a child imported late, the next one finds imported."""
+"""The worker process: what a child imported late the next one finds imported, and what lacked memory is asked again."""
 
 import pytest
 
-from properties.calls import Kernel, Refused
+from properties.calls import Broke, Kernel, Refused
 from properties.case import Case
 from properties.process import Worker
-from properties.worker import LATE
+from properties.worker import LATE, PAUSES
 
 KERNEL = '''
 import sys
@@ -37,3 +37,30 @@ def test_what_a_child_imported_late_is_there_for_the_next_one(how, found, tmp_pa
         except Refused as refused:
             said = str(refused)
     assert worker.restarts == 1 and (found in said if found else not said), said
+
+
+FULL = '''
+import torch
+from implementations.torch_chunked import torch_chunked
+LEFT = [{times}]
+
+def kernel(q, k, v, g, beta, **keywords):
+    """Finds no memory so often."""
+    if LEFT[0]:
+        LEFT[0] -= 1
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return torch_chunked(q, k, v, g, beta, **keywords)
+'''
+
+
+@pytest.mark.parametrize("times", [len(PAUSES), len(PAUSES) + 1])
+def test_a_call_that_found_no_memory_is_made_again_but_not_for_ever(times, tmp_path):
+    pytest.importorskip("torch")
+    path = tmp_path / "full.py"
+    path.write_text(FULL.format(times=times))
+    with Worker(f"{path}:kernel") as worker:
+        if times > len(PAUSES):
+            with pytest.raises(Broke, match="out of memory"):
+                Kernel(worker)(Case(T=2))
+        else:
+            assert Kernel(worker)(Case(T=2)).o.shape[1] == 2
