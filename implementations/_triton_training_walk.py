@@ -18,13 +18,8 @@ import triton
 import triton.language as tl
 
 from implementations._triton_backward import dot, halves, rounded
-from implementations._triton_chunk import C, ahead, exact_part, solve_part
-
-
-@triton.jit
-def _rows(rows, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr):
-    """Of a tile kd (0), qd (1) or kg (2), [C, BK]."""
-    return rows.load([(tile * (SIZE // BK)).to(tl.int32) + which * C, 0])
+from implementations._triton_chunk import C, solve_part
+from implementations._triton_walk import rows_of, whole_of
 
 
 @triton.jit
@@ -40,17 +35,19 @@ def _core(pairs, tile, rest: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr,
 
 
 @triton.jit
-def _whole(exact, tile, left, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
-    """The decay of a whole chunk, [BK], while any are left."""
-    channels = tl.arange(0, BK)
-    return ahead(exact_part(exact, tile, BK, SIZE, WIDE), channels, channels < BK, left)
-
-
-@triton.jit
 def _strengths(strengths, tile, left):
     """The beta of a chunk's tokens, [C], also asked for a chunk ahead."""
     i = tl.arange(0, C)
     return tl.load(strengths + tile * C + i, mask=i * 0 < left, other=0.0)
+
+
+@triton.jit
+def _sequence(segments, HV, BLOCKS: tl.constexpr):
+    """A program's block of columns and value head; its sequence's first chunk, chunks, number, first token and end."""
+    program = tl.program_id(0).to(tl.int64)
+    line = segments + 7 * (program // (BLOCKS * HV))
+    first, count, n = tl.load(line), tl.load(line + 1), tl.load(line + 2)
+    return program % BLOCKS, (program // BLOCKS) % HV, first, count, n, tl.load(line + 3), tl.load(line + 4)
 
 
 @triton.jit
@@ -70,11 +67,7 @@ def state_walk_kernel(
     `segments`: as in `_triton_walk.walk_kernel`, one for each sequence.
     """
     K, V = K * UNIT, V * UNIT
-    blocks: tl.constexpr = VP // BV
-    program = tl.program_id(0).to(tl.int64)
-    block, head, line = program % blocks, (program // blocks) % HV, segments + 7 * (program // (blocks * HV))
-    first, count, n = tl.load(line), tl.load(line + 1), tl.load(line + 2)
-    start, stop = tl.load(line + 3), tl.load(line + 4)
+    block, head, first, count, n, start, stop = _sequence(segments, HV, VP // BV)
     channels, columns = tl.arange(0, BK), block * BV + tl.arange(0, BV)
     fits = columns < V
     S = tl.zeros((BV, BK), tl.float32)
@@ -83,24 +76,24 @@ def state_walk_kernel(
         inner = (channels < K)[None, :] & fits[:, None]
         S += tl.load(initial_state + at_state, mask=inner, other=0.0).to(tl.float32)
     tile = first * HV + head
-    whole, strength = _whole(exact, tile, count, BK, SIZE, WIDE), _strengths(strengths, tile, count)
+    whole, strength = whole_of(exact, tile, count, BK, SIZE, WIDE), _strengths(strengths, tile, count)
     # v^T comes out of a product, for otherwise it would take a fifth of the instructions of a step.
     minus = tl.where(tl.arange(0, C)[:, None] == tl.arange(0, C)[None, :], -1.0, 0.0)
     for c in range(count):
         tile, tokens = (first + c) * HV + head, start + c * C + tl.arange(0, C)
-        later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
+        later = whole_of(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
         stronger = _strengths(strengths, tile + HV, count - c - 1)
         place = (tile * VP + block * BV).to(tl.int32)
         states.store([place, 0], rounded(S, MODE))
         at, real = ((tokens * HV + head) * V)[:, None] + columns[None, :], (tokens < stop)[:, None] & fits[None, :]
         held = dot(tl.trans(tl.load(v + at, mask=real, other=0.0)), minus, MODE)  # -u, and then -r
-        held = _more(S, tl.trans(_rows(rows, tile, 0, BK, SIZE)), held, MODE)
+        held = _more(S, tl.trans(rows_of(rows, tile, 0, BK, SIZE)), held, MODE)
         high, low = halves(-strength[None, :] * held, MODE)
         held = _more(high, tl.trans(_core(pairs, tile, 1, BK, SIZE, WIDE)), held, MODE)
         Z = rounded(tl.trans(_core(pairs, tile, 0, BK, SIZE, WIDE)), MODE)
         held = tl.dot(high, Z, tl.dot(low, Z, held))
         r.store([place, 0], rounded(-held, MODE))
-        S = _more(-strength[None, :] * held, _rows(rows, tile, 2, BK, SIZE), S * whole[None, :], MODE)
+        S = _more(-strength[None, :] * held, rows_of(rows, tile, 2, BK, SIZE), S * whole[None, :], MODE)
         whole, strength = later, stronger
 
 
@@ -121,11 +114,7 @@ def cotangent_walk_kernel(
 ):  # fmt: skip
     """The same from the last chunk to the first. Writes the cotangents behind chunks, e and dS_0."""
     K, V = K * UNIT, V * UNIT
-    blocks: tl.constexpr = VP // BV
-    program = tl.program_id(0).to(tl.int64)
-    block, head, line = program % blocks, (program // blocks) % HV, segments + 7 * (program // (blocks * HV))
-    first, count, n = tl.load(line), tl.load(line + 1), tl.load(line + 2)
-    start, stop = tl.load(line + 3), tl.load(line + 4)
+    block, head, first, count, n, start, stop = _sequence(segments, HV, VP // BV)
     channels, columns = tl.arange(0, BK), block * BV + tl.arange(0, BV)
     fits = columns < V
     at_state = ((n * HV + head) * K + channels)[None, :] * V + columns[:, None]
@@ -134,24 +123,24 @@ def cotangent_walk_kernel(
     if HAS_FINAL:
         dS += tl.load(dfinal + at_state, mask=inner, other=0.0).to(tl.float32) / scale
     tile = (first + count - 1) * HV + head
-    whole, strength = _whole(exact, tile, count, BK, SIZE, WIDE), _strengths(strengths, tile, count)
+    whole, strength = whole_of(exact, tile, count, BK, SIZE, WIDE), _strengths(strengths, tile, count)
     within = tl.arange(0, BV)[:, None] * C + tl.arange(0, C)[None, :]
     for done in range(count):
         c = count - 1 - done
         tile, tokens = (first + c) * HV + head, start + c * C + tl.arange(0, C)
-        earlier = _whole(exact, tile - HV, c, BK, SIZE, WIDE)
+        earlier = whole_of(exact, tile - HV, c, BK, SIZE, WIDE)
         stronger = _strengths(strengths, tile - HV, c)
         _halves_stored(cotangents, tile * VP + block * BV, rounded(dS, MODE), BV, BK)
         at, real = ((tokens * HV + head) * V)[:, None] + columns[None, :], (tokens < stop)[:, None] & fits[None, :]
         cotangent = tl.trans(tl.load(do + at, mask=real, other=0.0))
         along = dot(cotangent, _reads(pairs, tile, BK, SIZE), MODE)
-        along = _more(dS, tl.trans(_rows(rows, tile, 2, BK, SIZE)), along, MODE)
+        along = _more(dS, tl.trans(rows_of(rows, tile, 2, BK, SIZE)), along, MODE)
         high, low = halves(-strength[None, :] * along, MODE)
         Z = rounded(_core(pairs, tile, 0, BK, SIZE, WIDE), MODE)
         along = tl.dot(high, Z, tl.dot(low, Z, along))
         tl.store(e + (tile * VP + block * BV) * C + within, rounded(along, MODE))
-        dS = _more(cotangent, _rows(rows, tile, 1, BK, SIZE), dS * whole[None, :], MODE)
-        dS = _more(-strength[None, :] * along, _rows(rows, tile, 0, BK, SIZE), dS, MODE)
+        dS = _more(cotangent, rows_of(rows, tile, 1, BK, SIZE), dS * whole[None, :], MODE)
+        dS = _more(-strength[None, :] * along, rows_of(rows, tile, 0, BK, SIZE), dS, MODE)
         whole, strength = earlier, stronger
     if HAS_STATE:
         tl.store(dinitial + at_state, scale * dS, mask=inner)

@@ -21,14 +21,14 @@ from implementations._triton_chunk import C, ahead, cut, dot, exact_part, solve_
 
 
 @triton.jit
-def _whole(exact, tile, left, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+def whole_of(exact, tile, left, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
     """The decay of a whole chunk, [BK], while any are left."""
     channels = tl.arange(0, BK)
     return ahead(exact_part(exact, tile, BK, SIZE, WIDE), channels, channels < BK, left)
 
 
 @triton.jit
-def _rows(rows, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr):
+def rows_of(rows, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexpr):
     """Of a tile kd (0), qd (1) or kg (2), [C, BK]."""
     return rows.load([(tile * (SIZE // BK)).to(tl.int32) + which * C, 0])
 
@@ -44,7 +44,7 @@ def _pairs(pairs, tile, which: tl.constexpr, BK: tl.constexpr, SIZE: tl.constexp
 def _written(S, rows, T, tile, value, BK: tl.constexpr, SIZE: tl.constexpr, PRECISION: tl.constexpr,
              OPERAND: tl.constexpr):  # fmt: skip
     """What a chunk writes into the state S before it, v'^T [BV, C], given `value`, (T v)^T."""
-    held = dot(S, tl.trans(_rows(rows, tile, 0, BK, SIZE)), PRECISION, OPERAND)
+    held = dot(S, tl.trans(rows_of(rows, tile, 0, BK, SIZE)), PRECISION, OPERAND)
     return tl.dot((-held).to(OPERAND), T.to(OPERAND), value, input_precision=PRECISION)
 
 
@@ -93,17 +93,17 @@ def walk_kernel(
     if HAS_STATE:
         before = starts + tl.load(segments + 7 * m + 6) * (HV * K * V)
         S += tl.load(before + at_state, mask=inner, other=0.0).to(tl.float32)
-    whole = _whole(exact, first * HV + head, count, BK, SIZE, WIDE)
+    whole = whole_of(exact, first * HV + head, count, BK, SIZE, WIDE)
     for c in range(count):
         tile, tokens = (first + c) * HV + head, token + c * C + i
-        later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
+        later = whole_of(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
         at, real = ((tokens * HV + head) * V)[:, None] + columns[None, :], (tokens < stop)[:, None] & fits[None, :]
         T = _pairs(pairs, tile, 1, BK, SIZE, WIDE)
         value = dot(tl.trans(tl.load(v + at, mask=real, other=0.0)), T, PRECISION, OPERAND)
         value = _written(S, rows, T, tile, value, BK, SIZE, PRECISION, OPERAND)
-        read = dot(S, tl.trans(_rows(rows, tile, 1, BK, SIZE)), PRECISION, OPERAND)
+        read = dot(S, tl.trans(rows_of(rows, tile, 1, BK, SIZE)), PRECISION, OPERAND)
         read += dot(value, _pairs(pairs, tile, 0, BK, SIZE, WIDE), PRECISION, OPERAND)
-        S = S * whole[None, :] + dot(value, _rows(rows, tile, 2, BK, SIZE), PRECISION, OPERAND)
+        S = S * whole[None, :] + dot(value, rows_of(rows, tile, 2, BK, SIZE), PRECISION, OPERAND)
         whole = later
         tl.store(o + at, tl.trans((scale * read).to(o.dtype.element_ty)), mask=real)
     if WANTS_STATE:
@@ -146,16 +146,16 @@ def transition_kernel(
         columns = tl.where(from_zero, block - of_M, block) * BV + tl.arange(0, BV)
         S = tl.where((channels[None, :] == columns[:, None]) & (block < of_M), 1.0, 0.0)
         last = tl.where(from_zero, stop, token)  # M has no values
-        whole = _whole(exact, first * HV + head, count, BK, SIZE, WIDE)
+        whole = whole_of(exact, first * HV + head, count, BK, SIZE, WIDE)
         for c in range(count):
             tile, tokens = (first + c) * HV + head, token + c * C + tl.arange(0, C)
-            later = _whole(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
+            later = whole_of(exact, tile + HV, count - c - 1, BK, SIZE, WIDE)
             at = ((tokens * HV + head) * V)[:, None] + columns[None, :]
             real = (tokens < last)[:, None] & (columns < V)[None, :]
             T = _pairs(pairs, tile, 1, BK, SIZE, WIDE)
             value = dot(tl.trans(tl.load(v + at, mask=real, other=0.0)), T, PRECISION, OPERAND)
             value = _written(S, rows, T, tile, value, BK, SIZE, PRECISION, OPERAND)
-            S = S * whole[None, :] + dot(value, _rows(rows, tile, 2, BK, SIZE), PRECISION, OPERAND)
+            S = S * whole[None, :] + dot(value, rows_of(rows, tile, 2, BK, SIZE), PRECISION, OPERAND)
             whole = later
         if from_zero:
             tl.store(N + number * (BK * VP) + channels[None, :] * VP + columns[:, None], S)
