@@ -2,9 +2,10 @@
 
 The forward saves its inputs and nothing else. The backward computes each chunk's matrices again, walks over the chunks
 forwards for the states and backwards for their cotangents, and takes all gradients of a chunk from those two
-(`_triton_backward.py` has the equations). No atomics, no tuning at call time: equal calls give equal bits, whatever
-else stands in the batch. Both passes are operators (`kda::chunked`, `kda::chunked_backward`), so the function works
-under `torch.compile(fullgraph=True)`. Gradients of gradients are refused.
+(`_triton_backward.py` has the equations, `_triton_training.py` the way of bfloat16 up to K = 128). No atomics, no
+tuning at call time: equal calls give equal bits, whatever else stands in the batch. Both passes are operators
+(`kda::chunked`, `kda::chunked_backward`), so the function works under `torch.compile(fullgraph=True)`. Gradients of
+gradients are refused.
 """
 
 import torch
