@@ -53,6 +53,13 @@ def choices() -> list[list[list[bool]]]:
 
 
 @triton.jit
+def chunk_of(chunks, number):
+    """The first token of a chunk, and how many it has: none where a row of zeros stands for no chunk."""
+    row = tl.load(chunks + 2 * number)
+    return row, tl.minimum(tl.load(chunks + 2 * number + 1) - row, C).to(tl.int32)
+
+
+@triton.jit
 def exact_part(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
     """Where a tile's float32 numbers begin in `exact`: `last`, and behind it the products of keys."""
     return exact + tile * (SIZE // WIDE) + (3 * C * BK + C * C) // WIDE

@@ -13,6 +13,7 @@ from implementations._triton_chunk import (
     SUB,
     C,
     by_levels,
+    chunk_of,
     exact_part,
     exponent,
     loaded,
@@ -72,8 +73,7 @@ def far_kernel(
     if tl.max(tl.load(marks + block, mask=block < count, other=0), axis=0) != 0:
         for tile in range(first, tl.minimum(first + BLOCK, count)):
             head, number = tile % HV, tile // HV
-            row = tl.load(chunks + 2 * number)
-            length = tl.minimum(tl.load(chunks + 2 * number + 1) - row, C).to(tl.int32)
+            row, length = chunk_of(chunks, number)
             if (length > 0) & (tl.load(marks + tile) != 0):  # where there is no chunk nobody has marked
                 reads_at, keys_at = tiles + tile * SIZE + 3 * C * BK, exact_part(exact, tile, BK, SIZE, WIDE) + BK
                 _mend(

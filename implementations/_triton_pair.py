@@ -15,6 +15,7 @@ from implementations._triton_chunk import (
     TO_HALF,
     C,
     by_levels,
+    chunk_of,
     exact_part,
     exponent,
     loaded,
@@ -138,18 +139,17 @@ def pair_kernel(
 ):
     """Two programs for each chunk of one value head; they write a tile's kd, qd, kg, A, last and k Gamma k^T.
 
-    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence, or zeros where there is no chunk;
-    `exact` is `tiles` as float32.
-    With FAST the tiles that have rows beyond REACH are marked, for `_triton_far.mend`; without, every row goes the long
-    way. K comes in multiples of UNIT, which tells the compiler its alignment without a compilation for each width.
-    With COPIED whole chunks are copied by the hardware, all channels ahead: `whole_q`, `whole_k` and `whole_g` describe
-    the inputs to it as rows of all heads' channels, `rows` the tiles as rows of BK numbers.
+    `chunks` [.., 2] holds each chunk's first token and the token behind its sequence, or zeros where there is no
+    chunk; `exact` is `tiles` as float32. With FAST the tiles that have rows beyond REACH are marked, for
+    `_triton_far.far_kernel`; without, every row goes the long way. K comes in multiples of UNIT, which tells the
+    compiler its alignment without a compilation for each width. With COPIED whole chunks are copied by the
+    hardware, all channels ahead: `whole_q`, `whole_k` and `whole_g` describe the inputs to it by head, token and
+    channel, `rows` the tiles as rows of BK numbers.
     """
     K = K * UNIT
     program = tl.program_id(0).to(tl.int64) // 2
     head, number = program % HV, program // HV
-    row = tl.load(chunks + 2 * number)
-    length = tl.minimum(tl.load(chunks + 2 * number + 1) - row, C).to(tl.int32)
+    row, length = chunk_of(chunks, number)
     head, at_tile = head.to(tl.int32), (program * (SIZE // BK)).to(tl.int32)
     key_head = head // (HV // H)
     tile, mark = tiles + program * SIZE, marks + program

@@ -7,7 +7,7 @@ near two the inverse has large entries of alternating sign, and eight bits of th
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import SUB, C, between, cut, exact_part, fetch, solve_part, stored
+from implementations._triton_chunk import SUB, C, between, chunk_of, cut, exact_part, fetch, solve_part, stored
 
 
 @triton.jit
@@ -19,6 +19,15 @@ def fine(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
         return tl.dot(a_high, b_high, tl.dot(a_high, b_low, tl.dot(a_low, b_high)))
     else:
         return tl.dot(a, b, input_precision=PRECISION)
+
+
+@triton.jit
+def written_over(block, rows):
+    """Rows of diagonal blocks in place of what stood there, once nobody reads that any more."""
+    tl.debug_barrier()
+    for r in tl.static_range(SUB):
+        tl.store(block + r * C + tl.arange(0, C) % SUB, rows[r])
+    tl.debug_barrier()
 
 
 @triton.jit
@@ -37,9 +46,7 @@ def _diagonal(products, beta, HV, length):
             taken += tl.load(block + r * C + s) * rows[s]
         strength = tl.load(beta + (first + r) * HV, mask=first + r < length, other=0.0).to(tl.float32)
         rows += (tl.where(column % SUB == r, 1.0, 0.0) - strength * taken,)
-    tl.debug_barrier()  # others read what is written over
-    for r in tl.static_range(SUB):
-        tl.store(block + r * C + column % SUB, rows[r])
+    written_over(block, rows)
 
 
 @triton.jit(do_not_specialize=["HV"])
@@ -63,8 +70,7 @@ def solve_kernel(
     """
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
-    start = tl.load(chunks + 2 * number)
-    length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
+    start, length = chunk_of(chunks, number)
     if length <= 0:
         return
     products = exact_part(exact, program, BK, SIZE, WIDE) + BK
@@ -73,7 +79,6 @@ def solve_kernel(
         line = tl.arange(0, 2 * C)  # two a row; the second of an upper row has nothing
         fetch(products + tl.where((line % 2 == 1) & (line < C), 0, line) * (C // 2))
     _diagonal(products, beta, HV, length)
-    tl.debug_barrier()
     i, j, places = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], tl.arange(0, C)
     strength = tl.load(beta + places * HV, mask=places < length, other=0.0).to(tl.float32)
     X = tl.load(products + i * C + j, mask=i // SUB == j // SUB, other=0.0)

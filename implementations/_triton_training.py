@@ -14,7 +14,7 @@ from implementations._triton_plan import CHUNK, placed, plans
 from implementations._triton_training_gradient import gradient_kernel, pair_gradient_kernel
 from implementations._triton_training_solve import core_kernel
 from implementations._triton_training_walk import cotangent_walk_kernel, state_walk_kernel
-from implementations.triton_chunked import FAR_TILES, WARPS, _beside, _table, described, paired
+from implementations.triton_chunked import FAR_TILES, WARPS, beside, choices_on, described, paired
 
 BLOCK = 64  # columns of a walk's program, and of the tiles that gradients read
 SMALLEST_SCALE = 2.0**-40  # cotangents are divided by it, and grow by up to 2^55 where they meet keys
@@ -60,7 +60,7 @@ def gradients(
         known = _known(shape, common) | {"num_warps": WARPS, "num_stages": 1}
         pairs = _pairs(x, left, dv, dbeta, plan, scale, count, known)
         read = (_tiles(t, BLOCK, BLOCK) for t in (left.states, left.cotangents, left.r, left.e))
-        inputs = (x.do, x.q, x.k, x.g, left.strengths, plan.chunks, _table(device), marks, *read, *pairs)
+        inputs = (x.do, x.q, x.k, x.g, left.strengths, plan.chunks, choices_on(device), marks, *read, *pairs)
         known |= {"H": shape.H, "BK": common["BK"], "PTX": prefetches(device)}
         for far, some in ((False, 1), (True, FAR_TILES)):
             grid = (triton.cdiv(count, some) * blocks,)
@@ -125,7 +125,7 @@ def _walked(
         states, r = _tiles(left.states, BLOCK, BK), _tiles(left.r, BLOCK, CHUNK)
         outputs = (left.cotangents, left.e, dinitial, scale)
         apart = x.v.device.type == "cuda" and grid[0] <= APART
-        with _beside(x.v.device) if apart else nullcontext(nullcontext) as walking:
+        with beside(x.v.device) if apart else nullcontext(nullcontext) as walking:
             with walking():
                 final = {"HAS_FINAL": dfinal is not None}
                 launch(cotangent_walk_kernel, grid, x.do, *tensors, dfinal, *outputs, **final, **known)

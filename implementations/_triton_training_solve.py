@@ -10,8 +10,8 @@ so one strictly lower triangular matrix in place of two inverses, and a walk nev
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import SUB, C, between, exact_part, solve_part, stored
-from implementations._triton_solve import fine
+from implementations._triton_chunk import SUB, C, between, chunk_of, exact_part, solve_part, stored
+from implementations._triton_solve import fine, written_over
 
 
 @triton.jit
@@ -30,9 +30,7 @@ def _diagonal(products, beta, HV, length):
             row -= tl.load(block + r * C + s) * strengths[s] * rows[s]
         rows += (row,)
         strengths += (tl.load(beta + (first + r) * HV, mask=first + r < length, other=0.0).to(tl.float32),)
-    tl.debug_barrier()  # others read what is written over
-    for r in tl.static_range(SUB):
-        tl.store(block + r * C + column % SUB, rows[r])
+    written_over(block, rows)
 
 
 @triton.jit(do_not_specialize=["HV"])
@@ -57,12 +55,10 @@ def core_kernel(
     """
     program = tl.program_id(0).to(tl.int64)
     head, number = program % HV, program // HV
-    start = tl.load(chunks + 2 * number)
-    length = tl.minimum(tl.load(chunks + 2 * number + 1) - start, C).to(tl.int32)
+    start, length = chunk_of(chunks, number)
     products = exact_part(exact, program, BK, SIZE, WIDE) + BK
     beta += start * HV + head
     _diagonal(products, beta, HV, length)
-    tl.debug_barrier()
     i, j, places = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], tl.arange(0, C)
     down = tl.load(beta + places * HV, mask=places < length, other=0.0).to(tl.float32)[:, None]
     across = tl.load(beta + tl.arange(0, C) * HV, mask=tl.arange(0, C) < length, other=0.0).to(tl.float32)[None, :]

@@ -139,7 +139,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
     whole = described(q, k, g) if v.dtype == torch.bfloat16 else (None,) * 3
     *first, last = plans(shape, cu_seqlens, config.segment, config.apart, config.eighths, v.device)
     kept = []  # freed behind the last walk: others may still be on their stream
-    with _beside(v.device) if first and v.device.type == "cuda" else nullcontext(nullcontext) as walking:
+    with beside(v.device) if first and v.device.type == "cuda" else nullcontext(nullcontext) as walking:
         for plan in first:
             tiles, common = _prepared(q, k, g, beta, whole, plan, shape)
             before, state = state, _new_state(shape, v.device)
@@ -153,7 +153,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
 
 
 @contextmanager
-def _beside(device):
+def beside(device):
     """Gives a context, to be entered as often as one likes, whose launches go to a second stream.
 
     Each time they wait for what was launched before on the first stream, which in the end waits for all of them.
@@ -215,7 +215,7 @@ def paired(q, k, g, whole, plan, shape):
     }
     marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
     if count:
-        inputs, outputs = (q, k, g), (plan.chunks, _table(device), tiles, exact, marks)
+        inputs, outputs = (q, k, g), (plan.chunks, choices_on(device), tiles, exact, marks)
         own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
         copied = whole[0] is not None
         rows = TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value]) if copied else None
@@ -263,7 +263,8 @@ def _walked(v, tiles, o, starts, final_state, scale, plan, config, shape, common
 
 
 @lru_cache(maxsize=8)
-def _table(device):
+def choices_on(device):
+    """The table of `_triton_chunk.choices`, remembered by device."""
     return torch.tensor(choices(), dtype=torch.bfloat16).to(device)
 
 

@@ -75,7 +75,7 @@ def test_walks_wait_for_the_chunks_before_them_and_the_caller_for_all_walks(monk
     monkeypatch.setattr(triton_chunked.torch.cuda, "current_stream", lambda device: Stream("main"))
     monkeypatch.setattr(triton_chunked, "_stream", lambda device: Stream("second"))
     monkeypatch.setattr(triton_chunked.torch.cuda, "stream", nullcontext)
-    with pytest.raises(RuntimeError), triton_chunked._beside("cuda") as walking:
+    with pytest.raises(RuntimeError), triton_chunked.beside("cuda") as walking:
         for n in range(2):
             with walking():
                 said.append(f"walk {n}")
