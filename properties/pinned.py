@@ -64,9 +64,9 @@ HISTORY: tuple[tuple[Case, str], ...] = (
     (Case(packed=(15, 0, 1, 17), K=4, V=3, gate="mixed", state="random", at=5), "flashinfer #3536: an empty sequence"),
     (
         Case(
-            packed=(33, 64), group=2, K=72, V=16, dtype="bfloat16", gate="typical", beta="random", state="random", at=63
+            packed=(33, 66), group=2, K=72, V=16, dtype="bfloat16", gate="typical", beta="random", state="random", at=63
         ),
-        "lore of ports: a whole chunk, copied by the hardware, goes another way than a ragged one",
+        "lore of ports: a whole chunk, copied by the hardware, goes another way; a longer sequence behind",
     ),
     (
         Case(H=2, K=4, V=3, gate="slow", steps=(("prefill", 0, 3), ("decode", 0), ("rollback", 0, 1), ("decode", 0))),
