@@ -1,5 +1,6 @@
 """What the Triton kernels share: what they refuse, how sequences are told to them, and how they are launched."""
 
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -98,6 +99,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
         with torch.cuda.device(device):
             launch(kernel, grid, *tensors, **constants)
         return
+    _enter()
     key = (kernel.fn, device.index, *constants, *constants.values(), *map(_form, tensors))
     known = _COMPILED.get(key)
     if known is None:
@@ -106,6 +108,20 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
     else:
         compiled, rest = known
         compiled[(*grid, 1, 1)[:3]](*tensors, *rest)
+
+
+_THREAD = threading.local()
+
+
+def _enter() -> None:
+    """Give this thread a context of the driver, by one question that changes nothing and that a capture allows.
+
+    Tensors are described to the hardware through the driver, which has none for a thread that has asked CUDA for
+    nothing yet. Autograd's is such a thread, where all memory of a backward pass comes from what torch keeps.
+    """
+    if not getattr(_THREAD, "entered", False):
+        torch.cuda.is_current_stream_capturing()
+        _THREAD.entered = True
 
 
 def _remembered(device: torch.device) -> bool:

@@ -38,7 +38,7 @@ def _mend(q, k, g, row, key_head, head, table, reads_at, keys_at, key_row, gate_
     )
     chosen = far & (i // SUB == j // SUB) & (j <= i)
     tl.store(reads_at + i * C + j, stored(reads, reads_at, OPERAND), mask=chosen)
-    tl.store(keys_at + i * C + j, keys, mask=chosen)
+    tl.store(keys_at + i * C + j, keys, mask=chosen & (j < i))  # on the diagonal stands beta
 
 
 @triton.jit(do_not_specialize=["H", "HV", "K", "count"])

@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 
 
 def plans(
-    shape: Shape, cu_seqlens: Tensor | None, segment: int, apart: int, eighths: int, device: torch.device
+    shape: Shape, cu_seqlens: Tensor | None, segment: int, apart: int, share: float, device: torch.device
 ) -> list[Plan]:
     """The plans of the pieces that a call is cut into, one after the other; packed calls have one piece.
 
@@ -42,22 +42,22 @@ def plans(
         cu_seqlens: boundaries, on `device`, or None.
         segment: chunks of a segment; 0: a sequence is one segment.
         apart: from so many chunks on a single sequence is cut in two; 0: never.
-        eighths: how much of it the first piece has.
+        share: how much of it the first piece has.
         device: where the tables are needed.
     """
     if cu_seqlens is not None:
         return [_packed(cu_seqlens, shape.N, shape.T, segment)]
     cuts = tuple((n * shape.T, (n + 1) * shape.T) for n in range(shape.N))
-    return [_dense(piece, segment, device) for piece in _pieces(cuts, apart, eighths)]
+    return [_dense(piece, segment, device) for piece in _pieces(cuts, apart, share)]
 
 
-def _pieces(cuts, apart, eighths):
+def _pieces(cuts, apart, share):
     """A sequence of at least `apart` chunks in two; anything else in one piece."""
     start, stop = cuts[0] if len(cuts) == 1 else (0, 0)
     count = triton.cdiv(stop - start, CHUNK)
     if not apart or count < apart:
         return [cuts]
-    middle = start + CHUNK * max(eighths * count // 8, 1)
+    middle = start + CHUNK * max(int(share * count), 1)
     return [((start, middle),), ((middle, stop),)]
 
 

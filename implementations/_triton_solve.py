@@ -1,13 +1,20 @@
 """The Triton code of the chunked forward between its halves: T = (I + L)^-1 diag(beta), L = tril(beta k Gamma k^T, -1).
 
-Reads and writes the tiles of `_triton_chunk`. bfloat16 inputs are solved with 16 bits: with identical keys and beta
-near two the inverse has large entries of alternating sign, and eight bits of them are not enough.
+Reads and writes the tiles of `_triton_chunk`. With M = k Gamma k^T the rows of T are
+
+    T_r = beta_r (e_r - sum of M_rs T_s over s < r)
+
+inside blocks of 32 tokens, in float32, and below them T_10 = -T_11 M_10 T_00. bfloat16 inputs are multiplied there with
+16 bits: with identical keys and beta near two the inverse has large entries of alternating sign, and eight bits of them
+are not enough.
 """
 
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import SUB, C, between, chunk_of, cut, exact_part, fetch, solve_part, stored
+from implementations._triton_chunk import C, cut, exact_part, fetch, solve_part, stored
+
+HALF = tl.constexpr(32)
 
 
 @triton.jit
@@ -21,71 +28,127 @@ def fine(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
         return tl.dot(a, b, input_precision=PRECISION)
 
 
+def _four(count: int) -> str:
+    """Assembly: the number $1 plus products of `count` numbers in memory from $2 on, four of them read at once."""
+    loads = {1: "ld.global.f32 a,", 2: "ld.global.v2.f32 {a, b},"}.get(count, "ld.global.v4.f32 {a, b, c, d},")
+    names = "abcd"[:count]
+    sums = [f"fma.rn.f32 $0, {x}, ${3 + n}, ${0 if n else 1};" for n, x in enumerate(names)]
+    return f"{{ .reg .f32 a, b, c, d; {loads} [$2]; {' '.join(sums)} }}"
+
+
+ONE, TWO, THREE, FOUR = (tl.constexpr(_four(count)) for count in range(1, 5))
+
+
+@triton.jit
+def added(x, at, rows, FIRST: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constexpr):
+    """X plus products of up to four numbers, which stand at `at`, with as many rows from the FIRST on.
+
+    With PTX one instruction reads the four. One for each also works, but compiling 500 of them takes a minute.
+    """
+    if not PTX:
+        for s in tl.static_range(COUNT):
+            x += tl.load(at + s) * rows[FIRST + s]
+        return x
+    elif COUNT == 1:
+        numbers = [x, at.to(tl.int64), rows[FIRST]]
+        return tl.inline_asm_elementwise(ONE, "=&f,f,l,f", numbers, tl.float32, is_pure=True, pack=1)
+    elif COUNT == 2:
+        numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1]]
+        return tl.inline_asm_elementwise(TWO, "=&f,f,l,f,f", numbers, tl.float32, is_pure=True, pack=1)
+    elif COUNT == 3:
+        numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1], rows[FIRST + 2]]
+        return tl.inline_asm_elementwise(THREE, "=&f,f,l,f,f,f", numbers, tl.float32, is_pure=True, pack=1)
+    else:
+        numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1], rows[FIRST + 2], rows[FIRST + 3]]
+        return tl.inline_asm_elementwise(FOUR, "=&f,f,l,f,f,f,f", numbers, tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def products_of(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """Where a tile's products of keys begin."""
+    return exact_part(exact, tile, BK, SIZE, WIDE) + BK
+
+
+@triton.jit
+def two_tiles(count, WIDTH: tl.constexpr):
+    """The tiles, of `count`, of 2 * WIDTH numbers in a row; the last one twice where it is alone."""
+    tile = 2 * tl.program_id(0).to(tl.int64) + tl.arange(0, 2 * WIDTH) // WIDTH
+    return tl.minimum(tile, count - 1)
+
+
+@triton.jit
+def asked_for(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """Asks for the lines of two tiles' products: two a row, of whose upper rows the second holds nothing."""
+    row = tl.arange(0, 2 * C) % C
+    line = products_of(exact, tile, BK, SIZE, WIDE) + row * C
+    fetch(line)
+    fetch(line + tl.where(row < HALF, 0, HALF))
+
+
 @triton.jit
 def written_over(block, rows):
     """Rows of diagonal blocks in place of what stood there, once nobody reads that any more."""
     tl.debug_barrier()
-    for r in tl.static_range(SUB):
-        tl.store(block + r * C + tl.arange(0, C) % SUB, rows[r])
+    for r in tl.static_range(HALF):
+        tl.store(block + r * C + tl.arange(0, 2 * C) % HALF, rows[r])
     tl.debug_barrier()
 
 
 @triton.jit
-def _diagonal(products, beta, HV, length):
-    """In place of the products of keys, the inverses of the diagonal blocks of 16 x 16 of I + L, row after row.
+def own_blocks(x):
+    """Of products of two tiles' rows [2 n, ..] and columns [.., 2 n] those of one tile, below each other, [2 n, n]."""
+    left, right = tl.split(tl.permute(tl.reshape(x, (x.shape[0], 2, x.shape[1] // 2)), (0, 2, 1)))
+    return tl.where(tl.arange(0, x.shape[0])[:, None] < x.shape[0] // 2, left, right)
 
-    Every thread holds a column of a block.
-    """
-    column = tl.arange(0, C)
-    first = column // SUB * SUB
-    block = products + first * C + first
+
+@triton.jit
+def _diagonal(block, PTX: tl.constexpr):
+    """T's rows inside diagonal blocks of 32 x 32, of which every thread holds a column."""
+    column = tl.arange(0, 2 * C) % HALF
     rows = ()
-    for r in tl.static_range(SUB):
-        taken = tl.zeros((C,), tl.float32)
-        for s in tl.static_range(r):
-            taken += tl.load(block + r * C + s) * rows[s]
-        strength = tl.load(beta + (first + r) * HV, mask=first + r < length, other=0.0).to(tl.float32)
-        rows += (tl.where(column % SUB == r, 1.0, 0.0) - strength * taken,)
-    written_over(block, rows)
+    for r in tl.static_range(HALF):
+        taken = tl.zeros((2 * C,), tl.float32)
+        for s in tl.static_range(0, r, 4):
+            taken = added(taken, block + (r * C + s), rows, s, r - s if r - s < 4 else 4, PTX)
+        strength = tl.load(block + r * (C + 1))
+        rows += (strength * (tl.where(column == r, 1.0, 0.0) - taken),)
+    return rows
 
 
-@triton.jit(do_not_specialize=["HV"])
+@triton.jit(do_not_specialize=["count"])
 def solve_kernel(
-    beta,
-    chunks,
     tiles,
     exact,
-    HV,
+    count,
     BK: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
-    FETCH: tl.constexpr,
+    PTX: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
-    """One program: one chunk of one value head; T in place of the products of keys.
+    """One program: two of `count` tiles; T in place of the products of keys, on whose diagonal beta stands.
 
-    Blocks of 16 are inverted in float32, those of 32 and 64 follow from X - X L X with what L has between blocks. With
-    FETCH all that L has is asked for at once, as far as the second cache.
+    Where there is no chunk it inverts what it finds; nobody reads that. With PTX, instructions of NVIDIA's ask for all
+    products at once, as far as the second cache, and read four numbers at a time.
     """
-    program = tl.program_id(0).to(tl.int64)
-    head, number = program % HV, program // HV
-    start, length = chunk_of(chunks, number)
-    if length <= 0:
-        return
-    products = exact_part(exact, program, BK, SIZE, WIDE) + BK
-    beta += start * HV + head
-    if FETCH:
-        line = tl.arange(0, 2 * C)  # two a row; the second of an upper row has nothing
-        fetch(products + tl.where((line % 2 == 1) & (line < C), 0, line) * (C // 2))
-    _diagonal(products, beta, HV, length)
-    i, j, places = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], tl.arange(0, C)
-    strength = tl.load(beta + places * HV, mask=places < length, other=0.0).to(tl.float32)
-    X = tl.load(products + i * C + j, mask=i // SUB == j // SUB, other=0.0)
-    L = tl.load(products + i * C + j, mask=i // SUB > j // SUB, other=0.0) * strength[:, None]
-    for level in range(4, 6):
-        step = tl.where(between(level), fine(X, L, PRECISION, OPERAND), 0.0)
-        X -= fine(step, X, PRECISION, OPERAND)
+    tile, column = two_tiles(count, C), tl.arange(0, 2 * C) % C
+    if PTX:
+        asked_for(exact, tile, BK, SIZE, WIDE)
+    block = products_of(exact, tile, BK, SIZE, WIDE) + column // HALF * (HALF * (C + 1))
+    written_over(block, _diagonal(block, PTX))
+    own, i, j = two_tiles(count, HALF), tl.arange(0, C) % HALF, tl.arange(0, HALF)
+    products = products_of(exact, own, BK, SIZE, WIDE)
+    upper, lower = (products + i * C)[:, None] + j[None, :], (products + (i + HALF) * C)[:, None] + j[None, :]
+    across, down = (products + i)[None, :] + j[:, None] * C, (products + i)[None, :] + (j + HALF)[:, None] * C
+    second = tl.load(lower + HALF)
+    below = own_blocks(fine(second, tl.load(down), PRECISION, OPERAND))
+    below = -own_blocks(fine(below, tl.load(across), PRECISION, OPERAND))
+    first = tl.load(upper)
     tl.debug_barrier()  # T takes the place of the products, which other threads of this program have read
-    T = stored(X * strength[None, :], tiles, OPERAND)
-    tl.store(solve_part(tiles + program * SIZE, BK, WIDE) + i * C + j, T)
+    T = solve_part(tiles + own * SIZE, BK, WIDE)
+    upper, lower = (T + i * C)[:, None] + j[None, :], (T + (i + HALF) * C)[:, None] + j[None, :]
+    tl.store(upper, stored(first, tiles, OPERAND))
+    tl.store(upper + HALF, stored(tl.zeros_like(first), tiles, OPERAND))
+    tl.store(lower, stored(below, tiles, OPERAND))
+    tl.store(lower + HALF, stored(second, tiles, OPERAND))

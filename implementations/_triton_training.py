@@ -14,7 +14,7 @@ from implementations._triton_plan import CHUNK, placed, plans
 from implementations._triton_training_gradient import gradient_kernel, pair_gradient_kernel
 from implementations._triton_training_solve import core_kernel
 from implementations._triton_training_walk import cotangent_walk_kernel, state_walk_kernel
-from implementations.triton_chunked import FAR_TILES, WARPS, beside, choices_on, described, paired
+from implementations.triton_chunked import WARPS, beside, choices_on, described, far_tiles, paired
 
 BLOCK = 64  # columns of a walk's program, and of the tiles that gradients read
 SMALLEST_SCALE = 2.0**-40  # cotangents are divided by it, and grow by up to 2^55 where they meet keys
@@ -50,7 +50,7 @@ def gradients(
     if abs(scale) < SMALLEST_SCALE:
         x, scale = x._replace(do=x.do * scale), 1.0
     device = x.v.device
-    (plan,) = plans(shape, placed(cu, device), 0, 0, 8, device)
+    (plan,) = plans(shape, placed(cu, device), 0, 0, 1.0, device)
     left, dinitial, marks, common = _left(x, plan, dfinal, first, scale, shape)
     dv, dg, dbeta = torch.empty_like(x.v), torch.empty_like(x.g), torch.empty_like(x.beta)
     wide = x.q.dtype if shape.H == shape.HV else torch.float32
@@ -62,7 +62,7 @@ def gradients(
         read = (_tiles(t, BLOCK, BLOCK) for t in (left.states, left.cotangents, left.r, left.e))
         inputs = (x.do, x.q, x.k, x.g, left.strengths, plan.chunks, choices_on(device), marks, *read, *pairs)
         known |= {"H": shape.H, "BK": common["BK"], "PTX": prefetches(device)}
-        for far, some in ((False, 1), (True, FAR_TILES)):
+        for far, some in ((False, 1), (True, far_tiles(count))):
             grid = (triton.cdiv(count, some) * blocks,)
             launch(gradient_kernel, grid, *inputs, dq, dk, dg, scale, count, TILES=some, FAR=far, **known)
     return dq, dk, dv, dg, dbeta, dinitial
@@ -72,12 +72,14 @@ def _left(
     x: Any, plan: Any, dfinal: Tensor | None, first: Tensor | None, scale: float, shape: Shape
 ) -> tuple[Left, Tensor, Tensor, dict[str, Any]]:
     """What the walks leave, the initial state's gradient, which tiles have rows beyond reach, and shared parameters."""
-    tiles, common, marks = paired(x.q, x.k, x.g, described(x.q, x.k, x.g), plan, shape)
+    tiles, common, marks = paired(x.q, x.k, x.g, x.beta, described(x.q, x.k, x.g), plan, shape)
     count = len(plan.chunks) * shape.HV
     left = Left(count, common["BK"], _width(shape), x.v.device)
     if count:
-        tensors = (x.beta, plan.chunks, left.strengths, tiles, tiles.view(torch.float32))
-        launch(core_kernel, (count,), *tensors, num_warps=WARPS, num_stages=1, **common)
+        launch(
+            core_kernel, (triton.cdiv(count, 2),), left.strengths, tiles, tiles.view(torch.float32), count,
+            PTX=prefetches(x.v.device), num_warps=WARPS, num_stages=1, **common,
+        )  # fmt: skip
     return left, _walked(x, tiles, left, dfinal, first, plan, scale, shape, common), marks, common
 
 

@@ -10,67 +10,81 @@ so one strictly lower triangular matrix in place of two inverses, and a walk nev
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import SUB, C, between, chunk_of, exact_part, solve_part, stored
-from implementations._triton_solve import fine, written_over
+from implementations._triton_chunk import C, solve_part, stored
+from implementations._triton_solve import (
+    HALF,
+    added,
+    asked_for,
+    fine,
+    own_blocks,
+    products_of,
+    two_tiles,
+    written_over,
+)
 
 
 @triton.jit
-def _diagonal(products, beta, HV, length):
-    """In place of the diagonal blocks of 16 x 16 of M those of Z = M - M D Z, row after row.
-
-    Every thread holds a column of a block.
-    """
-    column = tl.arange(0, C)
-    first = column // SUB * SUB
-    block = products + first * C + first
-    rows, strengths = (), ()
-    for r in tl.static_range(SUB):
-        row = tl.load(block + r * C + column % SUB)
-        for s in tl.static_range(r):
-            row -= tl.load(block + r * C + s) * strengths[s] * rows[s]
-        rows += (row,)
-        strengths += (tl.load(beta + (first + r) * HV, mask=first + r < length, other=0.0).to(tl.float32),)
-    written_over(block, rows)
+def _diagonal(block, PTX: tl.constexpr):
+    """Z's rows Z_r = M_r - sum of M_rs beta_s Z_s over s < r inside diagonal blocks of 32 x 32, a column a thread."""
+    column = tl.arange(0, 2 * C) % HALF
+    rows, scaled = (), ()
+    for r in tl.static_range(HALF):
+        taken = tl.zeros((2 * C,), tl.float32)
+        for s in tl.static_range(0, r, 4):
+            taken = added(taken, block + (r * C + s), scaled, s, r - s if r - s < 4 else 4, PTX)
+        rows += (tl.load(block + r * C + column, mask=column < r, other=0.0) - taken,)
+        scaled += (tl.load(block + r * (C + 1)) * rows[r],)
+    return rows
 
 
-@triton.jit(do_not_specialize=["HV"])
-def core_kernel(
-    beta,
-    chunks,
-    strengths,
-    tiles,
-    exact,
-    HV,
-    BK: tl.constexpr,
-    SIZE: tl.constexpr,
-    WIDE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    OPERAND: tl.constexpr,
-):
-    """One program: one chunk of one value head; Z in place of the products of keys, as `solve_kernel` puts T there.
-
-    Writes also beta in float32 by chunk, `strengths` [chunk, HV, C], zero behind the sequence: walks read it at once.
-
-    Blocks of 16 are solved in float32; between blocks of 16, then of 32, Z is Y M X with what stands on the diagonal.
-    """
-    program = tl.program_id(0).to(tl.int64)
-    head, number = program % HV, program // HV
-    start, length = chunk_of(chunks, number)
-    products = exact_part(exact, program, BK, SIZE, WIDE) + BK
-    beta += start * HV + head
-    _diagonal(products, beta, HV, length)
-    i, j, places = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :], tl.arange(0, C)
-    down = tl.load(beta + places * HV, mask=places < length, other=0.0).to(tl.float32)[:, None]
-    across = tl.load(beta + tl.arange(0, C) * HV, mask=tl.arange(0, C) < length, other=0.0).to(tl.float32)[None, :]
-    tl.store(strengths + program * C + i, down)
-    Z = tl.load(products + i * C + j, mask=i // SUB == j // SUB, other=0.0)
-    M = tl.load(products + i * C + j, mask=i // SUB > j // SUB, other=0.0)
-    for level in range(4, 6):
-        one = tl.where(i == j, 1.0, 0.0)
-        step = tl.where(between(level), fine(one - Z * across, M, PRECISION, OPERAND), 0.0)
-        Z += fine(step, one - down * Z, PRECISION, OPERAND)
-    tl.debug_barrier()  # Z takes the place of the products, which other threads of this program have read
-    at = solve_part(tiles + program * SIZE, BK, WIDE) + i * C + j
+@triton.jit
+def _cut(at, Z, tiles, OPERAND: tl.constexpr):
+    """Sixteen bits of Z, as two matrices behind each other."""
     high = stored(Z, tiles, OPERAND)
     tl.store(at, high)
     tl.store(at + C * C, stored(Z - high.to(tl.float32), tiles, OPERAND))
+
+
+@triton.jit(do_not_specialize=["count"])
+def core_kernel(
+    strengths,
+    tiles,
+    exact,
+    count,
+    BK: tl.constexpr,
+    SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
+    PTX: tl.constexpr,
+    PRECISION: tl.constexpr,
+    OPERAND: tl.constexpr,
+):
+    """One program: two of `count` tiles; Z in place of the products of keys, as `solve_kernel` puts T there.
+
+    Writes also beta in float32 by tile, `strengths` [count, C], zero behind the sequence: walks read it at once.
+
+    Blocks of 32 are solved in float32; below them Z_10 = Y_11 M_10 X_00 with what stands on the diagonal.
+    """
+    tile, column = two_tiles(count, C), tl.arange(0, 2 * C) % C
+    if PTX:
+        asked_for(exact, tile, BK, SIZE, WIDE)
+    products = products_of(exact, tile, BK, SIZE, WIDE)
+    tl.store(strengths + tile * C + column, tl.load(products + column * (C + 1)))
+    block = products + column // HALF * (HALF * (C + 1))
+    written_over(block, _diagonal(block, PTX))
+    own, i, j = two_tiles(count, HALF), tl.arange(0, C) % HALF, tl.arange(0, HALF)
+    products, beta = products_of(exact, own, BK, SIZE, WIDE), strengths + own * C
+    upper, lower = (products + i * C)[:, None] + j[None, :], (products + (i + HALF) * C)[:, None] + j[None, :]
+    second = tl.load(lower + HALF)
+    Y = tl.where(i[:, None] == j[None, :], 1.0, 0.0) - second * tl.load((beta + HALF)[:, None] + j[None, :])
+    M = tl.load((products + i)[None, :] + (j + HALF)[:, None] * C)
+    Z = tl.load((products + i)[None, :] + j[:, None] * C)
+    X = tl.where(i[None, :] == j[:, None], 1.0, 0.0) - tl.load(beta[None, :] + j[:, None]) * Z
+    below = own_blocks(fine(own_blocks(fine(Y, M, PRECISION, OPERAND)), X, PRECISION, OPERAND))
+    first = tl.load(upper)
+    tl.debug_barrier()  # Z takes the place of the products, which other threads of this program have read
+    at = solve_part(tiles + own * SIZE, BK, WIDE)
+    upper, lower = (at + i * C)[:, None] + j[None, :], (at + (i + HALF) * C)[:, None] + j[None, :]
+    _cut(upper, first, tiles, OPERAND)
+    _cut(upper + HALF, tl.zeros_like(first), tiles, OPERAND)
+    _cut(lower, below, tiles, OPERAND)
+    _cut(lower + HALF, second, tiles, OPERAND)

@@ -19,7 +19,7 @@ from implementations._contract import check
 from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready, roomy
 from implementations._triton_chunk import KB, choices, tile_size
 from implementations._triton_far import far_kernel
-from implementations._triton_pair import pair_kernel
+from implementations._triton_pair import HEADS, pair_kernel
 from implementations._triton_plan import CHUNK, judgement, placed, plans
 from implementations._triton_raw import Raw, mapped
 from implementations._triton_solve import solve_kernel
@@ -27,22 +27,21 @@ from implementations._triton_walk import link_kernel, transition_kernel, walk_ke
 
 # Eight warps were slower than four in each kernel but a walk of many heads (docs/kernels.md).
 WARPS = 4
-SOLVE_REGISTERS = 128  # four programs a multiprocessor in place of three
-FAR_TILES = 8  # tiles of a program that looks for marked ones: few are marked, if any
+SOLVE_REGISTERS = 128  # fewer leave no room for numbers asked for ahead
 
 
 class Config(NamedTuple):
     """How walks are launched: columns of a program, stages of the pipeline, and how long sequences are cut.
 
     `segment`: chunks in a segment, all of which walk at once. `apart`: from so many chunks on a single sequence is cut
-    in two, `eighths` of it and the rest, and the walk of the first runs beside the chunks of the second. 0: not cut.
+    in two, a `share` of it and the rest, and the walk of the first runs beside the chunks of the second. 0: not cut.
     """
 
     block: int
     stages: int
     segment: int = 0
     apart: int = 0
-    eighths: int = 6
+    share: float = 0.75
     warps: int = 4
     transition_stages: int = 2
     link_block: int = 16
@@ -55,7 +54,9 @@ CONFIGURATIONS = {
     "wide": Config(64, 1),
     "whole": Config(64, 3),
     "apart": Config(64, 3, apart=96),
-    "many-heads": Config(128, 2, apart=96, eighths=7, warps=8),
+    "apart-early": Config(64, 3, apart=96, share=0.625),
+    "many-heads": Config(128, 2, apart=96, share=27 / 32, warps=8),
+    "most-heads": Config(128, 2, warps=8),
     "some-heads": Config(64, 3, segment=32),
     "few-heads": Config(64, 3, segment=16),
     # Not chosen by itself: what cuts do, on sequences short enough to check.
@@ -63,6 +64,8 @@ CONFIGURATIONS = {
     "exact-segments": Config(16, 1, segment=2, transition_stages=1, link_stages=1),
     "short-segments": Config(64, 3, segment=2),
 }
+# Heads up to which a configuration is chosen.
+BY_HEADS = {8: "few-heads", 16: "some-heads", 24: "apart-early", 32: "apart", 64: "whole", 112: "many-heads"}
 HINTS = {
     "array": "torch",
     "configurations": tuple({"configuration": name} for name in CONFIGURATIONS),
@@ -82,8 +85,7 @@ def choose(dtype: torch.dtype, HV: int, K: int, name: str | None) -> Config:
         if small:
             name = "wide" if dtype == torch.bfloat16 else "exact" if K <= 128 else "exact-wide"
         else:
-            names = {8: "few-heads", 16: "some-heads", 32: "apart", 64: "whole"}
-            name = next((name for heads, name in names.items() if HV <= heads), "many-heads")
+            name = next((name for heads, name in BY_HEADS.items() if HV <= heads), "most-heads")
     if name not in CONFIGURATIONS:
         raise ValueError(f"configuration: expected one of {', '.join(CONFIGURATIONS)}; got {name!r}")
     if small and not name.startswith("exact") and not (name == "wide" and dtype == torch.bfloat16):
@@ -137,7 +139,7 @@ def forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqle
     state = None if initial_state is None else initial_state.contiguous()
     o, scale = torch.empty_like(v), shape.K**-0.5 if scale is None else scale
     whole = described(q, k, g) if v.dtype == torch.bfloat16 else (None,) * 3
-    *first, last = plans(shape, cu_seqlens, config.segment, config.apart, config.eighths, v.device)
+    *first, last = plans(shape, cu_seqlens, config.segment, config.apart, config.share, v.device)
     kept = []  # freed behind the last walk: others may still be on their stream
     with beside(v.device) if first and v.device.type == "cuda" else nullcontext(nullcontext) as walking:
         for plan in first:
@@ -183,17 +185,17 @@ def _new_state(shape, device):
 
 def _prepared(q, k, g, beta, whole, plan, shape):
     """The tiles of a plan's chunks, and the parameters that all kernels share."""
-    tiles, common, _ = paired(q, k, g, whole, plan, shape)
-    if len(plan.chunks) and shape.HV:
+    tiles, common, _ = paired(q, k, g, beta, whole, plan, shape)
+    count = len(plan.chunks) * shape.HV
+    if count:
         launch(
-            solve_kernel, (len(plan.chunks) * shape.HV,), beta, plan.chunks, tiles, tiles.view(torch.float32),
-            FETCH=prefetches(q.device), num_warps=WARPS, num_stages=1,
-            maxnreg=SOLVE_REGISTERS if common["WIDE"] == 2 else None, **common,
+            solve_kernel, (triton.cdiv(count, 2),), tiles, tiles.view(torch.float32), count, PTX=prefetches(q.device),
+            num_warps=WARPS, num_stages=1, maxnreg=SOLVE_REGISTERS if common["WIDE"] == 2 else None, **common,
         )  # fmt: skip
     return tiles, common
 
 
-def paired(q, k, g, whole, plan, shape):
+def paired(q, k, g, beta, whole, plan, shape):
     """Tiles that are not yet solved, the parameters that all kernels share, and which tiles have rows beyond reach.
 
     `whole`: what `described` says of q, k and g.
@@ -206,7 +208,6 @@ def paired(q, k, g, whole, plan, shape):
     tiles = torch.empty(max(count, 1) * size, dtype=torch.bfloat16 if half else torch.float32, device=device)
     exact = tiles.view(torch.float32)
     common = {
-        "HV": HV,
         "BK": BK,
         "SIZE": size,
         "WIDE": wide,
@@ -216,16 +217,22 @@ def paired(q, k, g, whole, plan, shape):
     marks = torch.empty(count if half else 0, dtype=torch.int32, device=device)
     if count:
         inputs, outputs = (q, k, g), (plan.chunks, choices_on(device), tiles, exact, marks)
-        own = {"H": shape.H, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
-        copied = whole[0] is not None
+        own = {"H": shape.H, "HV": HV, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
+        copied, heads = whole[0] is not None, HEADS.value
         rows = TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value]) if copied else None
         launch(
-            pair_kernel, (2 * count,), *inputs, *whole, rows, *outputs, FAST=half, COPIED=copied,
-            FETCH=prefetches(device), **own,
+            pair_kernel, (len(plan.chunks) * triton.cdiv(HV, heads) * (heads + 1),), *inputs, beta, *whole, rows,
+            *outputs, FAST=half, COPIED=copied, FETCH=prefetches(device), **own,
         )  # fmt: skip
         if half:
-            launch(far_kernel, (triton.cdiv(count, FAR_TILES),), *inputs, *outputs, count, BLOCK=FAR_TILES, **own)
+            some = far_tiles(count)
+            launch(far_kernel, (triton.cdiv(count, some),), *inputs, *outputs, count, BLOCK=some, **own)
     return tiles, common, marks
+
+
+def far_tiles(count):
+    """Of how many tiles a program looks for marked ones, where there are `count`: few are marked, if any."""
+    return 8 if count < 8192 else 32
 
 
 def described(*inputs):
@@ -243,7 +250,7 @@ def described(*inputs):
 def _walked(v, tiles, o, starts, final_state, scale, plan, config, shape, common):
     """Walks over the tiles of a plan: fills its tokens of o and the final state."""
     HV, K, V, VP, unit = shape.HV, shape.K, shape.V, max(padded(shape.V), 64), alignment(shape.K, shape.V)
-    widths = {"K": K // unit, "V": V // unit, "VP": VP, "UNIT": unit}
+    widths = {"HV": HV, "K": K // unit, "V": V // unit, "VP": VP, "UNIT": unit}
     walked = (
         v,
         TensorDescriptor.from_tensor(tiles.view(-1, common["BK"]), [CHUNK, common["BK"]]),
@@ -278,12 +285,12 @@ def _between_segments(walked, plan, initial_state, size, config, widths, common)
     N_ = torch.empty((count, HV, BK, VP), dtype=torch.float32, device=device)
     starts = torch.empty((count, HV, K, V), dtype=torch.float32, device=device)
     launch(
-        transition_kernel, (count * HV * (BK // block + VP // block),), *walked, M, N_, V=widths["V"], VP=VP,
+        transition_kernel, (count * HV * (BK // block + VP // block),), *walked, M, N_, HV=HV, V=widths["V"], VP=VP,
         UNIT=widths["UNIT"], BV=block, num_warps=config.warps, num_stages=config.transition_stages, **common,
     )  # fmt: skip
     block = min(config.link_block, VP)
     launch(
-        link_kernel, (N * HV * (VP // block),), M, N_, plan.sequences, initial_state, starts, HV=HV, BK=BK, BV=block,
+        link_kernel, (N * HV * (VP // block),), M, N_, plan.sequences, initial_state, starts, BK=BK, BV=block,
         HAS_STATE=initial_state is not None, CUT=cut, PRECISION=precision(torch.float32), num_warps=WARPS,
         num_stages=min(config.link_stages, 3 if roomy(device) else 2), **widths,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from implementations._triton_plan import CHUNK, _dense, _pieces
 @pytest.mark.parametrize("apart", [0, 2, 96])
 def test_pieces_follow_one_another_on_chunk_borders(tokens, apart):
     start = 7
-    pieces = _pieces(((start, start + tokens),), apart, 6)
+    pieces = _pieces(((start, start + tokens),), apart, 0.75)
     assert pieces[0][0][0] == start
     assert pieces[-1][-1][1] == start + tokens
     for ((_, stop),), ((first, last),) in itertools.pairwise(pieces):
@@ -29,7 +29,7 @@ def test_pieces_follow_one_another_on_chunk_borders(tokens, apart):
 
 def test_several_sequences_stay_in_one_piece():
     cuts = ((0, 9000), (9000, 18000))
-    assert _pieces(cuts, 2, 6) == [cuts]
+    assert _pieces(cuts, 2, 0.75) == [cuts]
 
 
 @pytest.mark.parametrize("segment", [0, 2, 16])

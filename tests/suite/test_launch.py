@@ -1,5 +1,6 @@
 """Launches remember compiled kernels, and by all that a kernel is compiled for."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +32,7 @@ class Jitted:
 def kernel(monkeypatch):
     monkeypatch.setattr(_triton, "_remembered", lambda device: True)
     monkeypatch.setattr(_triton, "_COMPILED", {})
+    monkeypatch.setattr(_triton, "_enter", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
     return Jitted()
 
@@ -105,3 +107,33 @@ def test_the_device_of_the_tensors_is_current_while_the_kernel_is_launched(kerne
         _triton.launch(kernel, (1, 1, 1), elsewhere, None, 7, HV=3, BLOCK=16)
     assert seen == [1, 1]
     assert current == [0]
+
+
+def test_every_thread_gets_a_context_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: asked.append(threading.get_ident()))
+    monkeypatch.setattr(_triton, "_THREAD", threading.local())
+
+    def twice():
+        _triton._enter()
+        _triton._enter()
+
+    thread = threading.Thread(target=twice)
+    thread.start()
+    thread.join()
+    twice()
+    assert asked == [thread.ident, threading.get_ident()]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_thread_that_has_asked_cuda_for_nothing_can_launch():
+    from implementations import triton_chunked
+
+    q, k, v, g = (torch.rand(1, 64, 1, 64, device="cuda", dtype=torch.bfloat16) for _ in range(4))
+    inputs = q, k, v, -g, q[..., 0]
+    expected = triton_chunked(*inputs)[0]  # what follows finds all memory in torch's cache and asks for none
+    found = []
+    thread = threading.Thread(target=lambda: found.append(triton_chunked(*inputs)[0]))
+    thread.start()
+    thread.join()
+    assert torch.equal(*found, expected)
