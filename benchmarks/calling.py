@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,9 +201,8 @@ class GraphCall:
     def restore(self) -> None:
         """Undo what the last call changed by right, and leave NaN in the static results."""
         self.call.restore()
-        for x in self.raw if isinstance(self.raw, tuple) else (self.raw,):
-            if isinstance(x, Tensor):
-                x.fill_(float("nan"))
+        for x in _tensors(self.raw):
+            x.detach().fill_(float("nan"))
 
     def __call__(self) -> Any:
         """Replay."""
@@ -216,3 +216,12 @@ class GraphCall:
     def expected(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """See `Call.expected`."""
         return self.call.expected()
+
+
+def _tensors(raw: Any) -> Iterator[Tensor]:
+    """The tensors of a result, gradients too."""
+    if isinstance(raw, Tensor):
+        yield raw
+    elif isinstance(raw, tuple):
+        for x in raw:
+            yield from _tensors(x)

@@ -21,7 +21,7 @@ from benchmarks.clock import Clock, Digest, Flush, cache_bytes, clock_of, median
 from benchmarks.gradients import LONGEST, Sample
 from benchmarks.inputs import Inputs, make
 from benchmarks.oracle import Truth, Verdict, judge, solve
-from benchmarks.roofline import MARGIN, floor
+from benchmarks.roofline import MARGIN, copy_ms, floor, traffic
 from benchmarks.rows import Entry, Lost, Unchecked, Wrong, one_line
 from properties.case import Case
 
@@ -29,6 +29,8 @@ WARM_UP = 3
 INTERPRETED = "Triton's interpreter: no performance figure"
 DEGENERATE = "degenerate case: an output of zeros would be within the budget"
 MOST_SETS = {"cuda": 12, "cpu": 5}
+# A floor in milliseconds below which a copy of the same size is timed too: so short ones do not reach the full rate.
+SMALL = 0.2
 # The stray time a device may stay busy after a call: a fraction of the call, and what an empty wait costs.
 STRAY, WAIT = 0.1, 5e-5
 
@@ -70,6 +72,8 @@ class Bench:
         self.buffers = [first.like() for _ in range(1 if graph else max(1, count - 1))]
         self.prints = [self._print(x) for x in self.sets]
         self.floor_ms, self.floor_by = floor(first, mode, rates) if rates else (None, None)
+        small = device == "cuda" and self.floor_ms is not None and self.floor_ms < SMALL
+        self.copy_ms = copy_ms(traffic(first, mode)[0], device, self.flush, graph) if small else None
         self.truths: dict[int, Truth] = {}
         self.samples: dict[int, Sample] = {}
 
@@ -292,6 +296,8 @@ class Bench:
             )
         if self.device == "cuda" and median(entry.host) > middle:
             entry.flags.append("host-bound: the host takes longer to ask than the device to do")
+        if self.copy_ms is not None:
+            entry.flags.append(f"a copy of as many bytes took {self.copy_ms:.4g} ms")
         if len(entry.timed) > len({s for s, _ in entry.timed}):
             entry.flags.append("nondeterministic: equal inputs gave different bits, all within the budget")
         if self.samples:

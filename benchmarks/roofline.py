@@ -5,11 +5,12 @@ token and value head (erase, write, read), two operations each; no chunk form ma
 least twice as many again. Rates are measured, so a faster call than this was not the work asked for.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.clock import clock_of
+from benchmarks.clock import clock_of, median
 from benchmarks.inputs import Inputs
 
 # A median below this part of the floor is called implausible; copies under good conditions vary by a few percent.
@@ -41,8 +42,8 @@ def _best(device: str, call: Any) -> float:
     return min(times[2:])
 
 
-def floor(x: Inputs, mode: str, rates: dict[str, Any]) -> tuple[float, str]:
-    """The floor in milliseconds and what sets it, "bytes" or "flops"."""
+def traffic(x: Inputs, mode: str) -> tuple[int, int]:
+    """Bytes that must move and operations that must be made."""
     inputs = [y for y in (x.q, x.k, x.v, x.g, x.beta, x.initial_state) if y is not None]
     moved = sum(y.numel() * y.element_size() for y in inputs)
     (B, T, HV, V), K, N = x.v.shape, x.q.shape[-1], len(x.lengths)
@@ -51,6 +52,34 @@ def floor(x: Inputs, mode: str, rates: dict[str, Any]) -> tuple[float, str]:
     if mode == "forward+backward":
         results += moved + x.v.numel() * x.v.element_size() + 4 * N * HV * K * V
         operations *= 3
-    by_bytes = (moved + results) / rates["bytes_per_s"]
-    by_flops = operations / rates["flops_per_s"]
+    return moved + results, operations
+
+
+def floor(x: Inputs, mode: str, rates: dict[str, Any]) -> tuple[float, str]:
+    """The floor in milliseconds and what sets it, "bytes" or "flops"."""
+    moved, operations = traffic(x, mode)
+    by_bytes, by_flops = moved / rates["bytes_per_s"], operations / rates["flops_per_s"]
     return 1e3 * max(by_bytes, by_flops), "bytes" if by_bytes >= by_flops else "flops"
+
+
+def copy_ms(moved: int, device: str, flush: Callable[[], None], graph: bool) -> float:
+    """Median time of a copy that moves as many bytes, half of them written, between events as a call is timed.
+
+    The rate of the floor is that of a copy which takes long. A short one reaches less: it starts, it ends, and what the
+    flush before it left is still being written back. So will any kernel.
+    """
+    source = torch.ones(max(moved // 2, 1), dtype=torch.uint8, device=device)
+    target, clock, times = torch.empty_like(source), clock_of(device), []
+    copy: Callable[[], Any] = lambda: target.copy_(source)  # noqa: E731
+    if graph:
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            copy()
+        copy = captured.replay
+    for _ in range(15):
+        clock.wait()
+        flush()
+        start = clock.now()
+        copy()
+        times.append(clock.now() - start)
+    return 1e3 * median(times[3:])

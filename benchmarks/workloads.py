@@ -39,10 +39,9 @@ def _flashkda() -> list[Workload]:
     found = []
     for H in (96, 64, 32, 8):
         fixed = f"one sequence of 8192 tokens, {H} heads (FlashKDA's fixed case)"
-        graph = ("forward",) if H <= 32 else ()
-        found.append(Workload(f"fixed-8192-h{H}", fixed, _wide(T=8192, H=H), graph=graph))
+        found.append(Workload(f"fixed-8192-h{H}", fixed, _wide(T=8192, H=H), graph=("forward", "forward+backward")))
         packed = f"six packed sequences, 8192 tokens, {H} heads (FlashKDA's packed case)"
-        found.append(Workload(f"packed-8192-h{H}", packed, _wide(packed=FLASHKDA_PACKED, H=H), graph=graph))
+        found.append(Workload(f"packed-8192-h{H}", packed, _wide(packed=FLASHKDA_PACKED, H=H), graph=("forward",)))
     return found
 
 

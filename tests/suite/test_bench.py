@@ -166,7 +166,7 @@ def test_the_floor_is_the_bytes_that_must_move(name, expected):
     assert both == pytest.approx(2 * found, rel=1e-3)  # every input also has a gradient, every output a cotangent
 
 
-def test_graphs_are_timed_where_the_host_is_slower_than_a_gpu():
+def test_graphs_are_timed_beside_calls():
     how = how_of(device="cuda", array="torch", rounds=None, seconds=1, timeout=1)
     plan = Plan.make(
         (),
@@ -181,7 +181,10 @@ def test_graphs_are_timed_where_the_host_is_slower_than_a_gpu():
         how=how,
     )
     assert [(job.workload, job.mode) for job in plan.jobs if job.graph] == [
+        ("fixed-8192-h96/graph", "forward"),
+        ("fixed-8192-h96/graph", "forward+backward"),
         ("fixed-8192-h8/graph", "forward"),
+        ("fixed-8192-h8/graph", "forward+backward"),
         ("packed-8192-h8/graph", "forward"),
         ("decode-n1/graph", "decode"),
     ]

@@ -13,7 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from benchmarks import worker
-from benchmarks.calling import Candidate
+from benchmarks.calling import Candidate, GraphCall
 from benchmarks.clock import DeviceClock
 from benchmarks.inputs import make
 from benchmarks.measure import Bench
@@ -57,6 +57,7 @@ class Graph:
     """Remembers what ran while it was captured; a replay runs it again into the same tensors."""
 
     capturing = None
+    captured = tuple, ()
 
     def replay(self):
         call, static = self.captured
@@ -127,6 +128,26 @@ def test_every_mode_is_timed_by_events(mode):
     assert isinstance(bench.clock, DeviceClock) and entry.status == "ok", entry.reason
     assert len(entry.times) == 8 and min(entry.times) > 0 and entry.peak == 4000 and entry.names == ["cuda"]
     assert entry.units is not None and 0 < entry.units < 1
+    assert bench.copy_ms > 0
+    assert any(flag.startswith("a copy of as many bytes took") for flag in entry.flags)
+
+
+def test_a_copy_is_timed_where_the_floor_is_low_alone():
+    assert Bench(CASE, "forward", "cuda", rates=RATES | {"bytes_per_s": 1e5}).copy_ms is None
+
+
+def test_gradients_are_captured_too():
+    def train(*arguments, **keywords):
+        return torch_chunked(*arguments, **keywords)
+
+    bench = Bench(CASE, "forward+backward", "cuda", rates=RATES)
+    call = Candidate("a", train, "torch").call(bench.buffers[0], "forward+backward")
+    call.x.copy_from(bench.sets[0])
+    graph = GraphCall(call)
+    before = [x.clone() for x in (graph.raw[0], *graph.raw[2])]
+    graph.restore()
+    assert all(x.isnan().all() for x in (graph.raw[0], *graph.raw[2]))
+    assert all(x.isfinite().all() for x in before)
 
 
 def test_a_graph_is_captured_and_its_replays_are_checked():
