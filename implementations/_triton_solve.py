@@ -71,8 +71,12 @@ def products_of(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.cons
 
 @triton.jit
 def two_tiles(count, WIDTH: tl.constexpr):
-    """The tiles, of `count`, of 2 * WIDTH numbers in a row; the last one twice where it is alone."""
-    tile = 2 * tl.program_id(0).to(tl.int64) + tl.arange(0, 2 * WIDTH) // WIDTH
+    """The tiles, of `count`, of 2 * WIDTH numbers in a row; the last one twice where it is alone.
+
+    The last tiles first: of those the second cache still holds what was written.
+    """
+    place = tl.num_programs(0) - 1 - tl.program_id(0)
+    tile = 2 * place.to(tl.int64) + tl.arange(0, 2 * WIDTH) // WIDTH
     return tl.minimum(tile, count - 1)
 
 
