@@ -128,7 +128,7 @@ def _pairs(q, k, g, beta, rows, row, side, first, heads, HV, span, table, tiles,
         )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["H", "HV", "K"])
+@triton.jit(do_not_specialize=["start", "stride", "tokens", "H", "HV", "K"])
 def pair_kernel(
     q,
     k,
@@ -143,12 +143,16 @@ def pair_kernel(
     tiles,
     exact,
     marks,
+    start,
+    stride,
+    tokens,
     H,
     HV,
     K,
     BK: tl.constexpr,
     SIZE: tl.constexpr,
     WIDE: tl.constexpr,
+    EVEN: tl.constexpr,
     FAST: tl.constexpr,
     COPIED: tl.constexpr,
     FETCH: tl.constexpr,
@@ -161,7 +165,7 @@ def pair_kernel(
     They write a tile's kd, qd, kg, A, last and k Gamma k^T, with beta on its diagonal.
 
     `chunks` [.., 2] holds each chunk's first token and the token behind its sequence, or zeros where there is no
-    chunk; `exact` is `tiles` as float32. With FAST the tiles that have rows beyond REACH are marked, for
+    chunk. With EVEN sequences have `tokens` tokens each and begin at `start` and every `stride` tokens behind it. `exact` is `tiles` as float32. With FAST the tiles that have rows beyond REACH are marked, for
     `_triton_far.far_kernel`; without, every row goes the long way. K comes in multiples of UNIT, which tells the
     compiler its alignment without a compilation for each width. With COPIED whole chunks are copied by the
     hardware, all channels ahead: `whole_q`, `whole_k` and `whole_g` describe the inputs to it by head, token and
@@ -171,7 +175,12 @@ def pair_kernel(
     groups = tl.cdiv(HV, HEADS)
     group, side = tl.program_id(0) // (HEADS + 1), tl.program_id(0) % (HEADS + 1)
     first, chunk = group % groups * HEADS, (group // groups).to(tl.int64)
-    row, length = chunk_of(chunks, chunk)
+    if EVEN:  # what is not looked up is not waited for
+        sequence = chunk // tl.cdiv(tokens, C)
+        within = (chunk - sequence * tl.cdiv(tokens, C)) * C
+        row, length = start + sequence * stride + within, tl.minimum(tokens - within, C).to(tl.int32)
+    else:
+        row, length = chunk_of(chunks, chunk)
     heads, number, span = tl.minimum(HEADS, HV - first), chunk * HV + first, HV // H
     if COPIED and (length == C):
         _pairs(

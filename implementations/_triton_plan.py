@@ -24,12 +24,16 @@ FEW, MANY = 16, 64  # sequences that a program looks at side by side
 
 
 class Plan(NamedTuple):
-    """Where chunks, segments and sequences are, as int64 tables on the device; see the kernels for their columns."""
+    """Where chunks, segments and sequences are, as int64 tables on the device; see the kernels for their columns.
+
+    `even`: what sequences of the same length need no table for: the first token, their distance and their length.
+    """
 
     chunks: Tensor
     segments: Tensor
     sequences: Tensor
     divided: bool
+    even: tuple[int, int, int] | None = None
 
 
 def plans(
@@ -78,7 +82,15 @@ def _dense(cuts, segment, device):
         torch.tensor(x, dtype=torch.int64).reshape(-1, width).to(device)
         for x, width in ((chunks, 2), (segments, 7), (sequences, 2))
     ]
-    return Plan(*tables, divided=len(segments) > len(cuts))
+    return Plan(*tables, divided=len(segments) > len(cuts), even=_even(cuts))
+
+
+def _even(cuts):
+    """First token, distance and length of sequences that are alike; None where they are not."""
+    if len({stop - start for start, stop in cuts}) != 1:
+        return None
+    (start, stop), (later, _) = cuts[0], cuts[min(1, len(cuts) - 1)]
+    return start, later - start, stop - start
 
 
 def _packed(cu: Tensor, N: int, T: int, segment: int) -> Plan:

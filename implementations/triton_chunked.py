@@ -53,7 +53,7 @@ CONFIGURATIONS = {
     "exact-wide": Config(16, 1, warps=8),
     "wide": Config(64, 1),
     "whole": Config(64, 3),
-    "apart": Config(64, 3, apart=96),
+    "apart": Config(64, 3, apart=96, share=23 / 32),
     "apart-early": Config(64, 3, apart=96, share=0.625),
     "many-heads": Config(128, 2, apart=96, share=27 / 32, warps=8),
     "most-heads": Config(128, 2, warps=8),
@@ -222,7 +222,8 @@ def paired(q, k, g, beta, whole, plan, shape):
         rows = TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value]) if copied else None
         launch(
             pair_kernel, (len(plan.chunks) * triton.cdiv(HV, heads) * (heads + 1),), *inputs, beta, *whole, rows,
-            *outputs, FAST=half, COPIED=copied, FETCH=prefetches(device), **own,
+            *outputs, *(plan.even or (0, 0, 0)), EVEN=plan.even is not None, FAST=half, COPIED=copied,
+            FETCH=prefetches(device), **own,
         )  # fmt: skip
         if half:
             some = far_tiles(count)
