@@ -165,7 +165,8 @@ def pair_kernel(
     They write a tile's kd, qd, kg, A, last and k Gamma k^T, with beta on its diagonal.
 
     `chunks` [.., 2] holds each chunk's first token and the token behind its sequence, or zeros where there is no
-    chunk. With EVEN sequences have `tokens` tokens each and begin at `start` and every `stride` tokens behind it. `exact` is `tiles` as float32. With FAST the tiles that have rows beyond REACH are marked, for
+    chunk. With EVEN sequences have `tokens` tokens each, the first begins at `start`, another every `stride` tokens.
+    `exact` is `tiles` as float32. With FAST the tiles that have rows beyond REACH are marked, for
     `_triton_far.far_kernel`; without, every row goes the long way. K comes in multiples of UNIT, which tells the
     compiler its alignment without a compilation for each width. With COPIED whole chunks are copied by the
     hardware, all channels ahead: `whole_q`, `whole_k` and `whole_g` describe the inputs to it by head, token and
