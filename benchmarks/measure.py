@@ -21,7 +21,7 @@ from benchmarks.clock import Clock, Digest, Flush, cache_bytes, clock_of, median
 from benchmarks.gradients import LONGEST, Sample
 from benchmarks.inputs import Inputs, make
 from benchmarks.oracle import Truth, Verdict, judge, solve
-from benchmarks.roofline import MARGIN, copy_ms, floor, traffic
+from benchmarks.roofline import MARGIN, copy_ms, floor
 from benchmarks.rows import Entry, Lost, Unchecked, Wrong, one_line
 from properties.case import Case
 
@@ -29,8 +29,6 @@ WARM_UP = 3
 INTERPRETED = "Triton's interpreter: no performance figure"
 DEGENERATE = "degenerate case: an output of zeros would be within the budget"
 MOST_SETS = {"cuda": 12, "cpu": 5}
-# A floor in milliseconds below which a copy of the same size is timed too: so short ones do not reach the full rate.
-SMALL = 0.2
 # The stray time a device may stay busy after a call: a fraction of the call, and what an empty wait costs.
 STRAY, WAIT = 0.1, 5e-5
 
@@ -72,8 +70,7 @@ class Bench:
         self.buffers = [first.like() for _ in range(1 if graph else max(1, count - 1))]
         self.prints = [self._print(x) for x in self.sets]
         self.floor_ms, self.floor_by = floor(first, mode, rates) if rates else (None, None)
-        small = device == "cuda" and self.floor_ms is not None and self.floor_ms < SMALL
-        self.copy_ms = copy_ms(traffic(first, mode)[0], device, self.flush, graph) if small else None
+        self.copy_ms = copy_ms(first, mode, self.floor_ms, self.flush, graph) if device == "cuda" else None
         self.truths: dict[int, Truth] = {}
         self.samples: dict[int, Sample] = {}
 

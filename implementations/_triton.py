@@ -1,8 +1,11 @@
 """What the Triton kernels share: what they refuse, how sequences are told to them, and how they are launched."""
 
+import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -99,9 +102,14 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
         with torch.cuda.device(device):
             launch(kernel, grid, *tensors, **constants)
         return
-    _enter()
     key = (kernel.fn, device.index, *constants, *constants.values(), *map(_form, tensors))
     known = _COMPILED.get(key)
+    if _THREAD.asked is not None:
+        _THREAD.asked.append((kernel, tensors, constants))
+        return
+    if known is None and _THREAD.strict:
+        raise _NotCompiled
+    _enter()
     if known is None:
         compiled = kernel[grid](*tensors, **constants)
         _COMPILED[key] = compiled, tuple(constants[name] for name in kernel.arg_names[len(tensors) :])
@@ -110,7 +118,53 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
         compiled[(*grid, 1, 1)[:3]](*tensors, *rest)
 
 
-_THREAD = threading.local()
+class _Thread(threading.local):
+    """Whether CUDA knows this thread, whether its launches may compile, and those collected in place of one."""
+
+    entered = False
+    strict = False
+    asked: list[Any] | None = None
+
+
+class _NotCompiled(Exception):
+    """A kernel would have to be compiled before it can be launched."""
+
+
+_THREAD = _Thread()
+Result = TypeVar("Result")
+
+
+def together(device: torch.device, call: Callable[[], Result]) -> Result:
+    """`call()`, whose kernels are compiled side by side where this process has not compiled them yet.
+
+    Compiled where they are launched, one waits for the other: the ten of a training step take more than ten seconds.
+
+    Args:
+        device: where `call` launches.
+        call: launches kernels with `launch`; it is called up to three times, once without any launch.
+    """
+    if not _remembered(device) or not hasattr(triton, "AsyncCompileMode"):
+        return call()
+    _THREAD.strict = True
+    try:
+        return call()
+    except _NotCompiled:
+        pass
+    finally:
+        _THREAD.strict = False
+    _THREAD.asked = []
+    try:
+        call()
+    finally:
+        asked, _THREAD.asked = _THREAD.asked, None
+    with (
+        torch.cuda.device(device),
+        ThreadPoolExecutor(min(len(asked), os.cpu_count() or 1)) as pool,
+        triton.AsyncCompileMode(pool, ignore_errors=True),  # an error is told where the kernel is launched
+    ):
+        for kernel, tensors, constants in asked:
+            kernel.warmup(*tensors, grid=(1,), **constants)
+    return call()
 
 
 def _enter() -> None:
@@ -119,7 +173,7 @@ def _enter() -> None:
     Tensors are described to the hardware through the driver, which has none for a thread that has asked CUDA for
     nothing yet. Autograd's is such a thread, where all memory of a backward pass comes from what torch keeps.
     """
-    if not getattr(_THREAD, "entered", False):
+    if not _THREAD.entered:
         torch.cuda.is_current_stream_capturing()
         _THREAD.entered = True
 

@@ -16,7 +16,17 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import check
-from implementations._triton import alignment, interpreted, launch, padded, precision, prefetches, ready, roomy
+from implementations._triton import (
+    alignment,
+    interpreted,
+    launch,
+    padded,
+    precision,
+    prefetches,
+    ready,
+    roomy,
+    together,
+)
 from implementations._triton_chunk import KB, choices, tile_size
 from implementations._triton_far import far_kernel
 from implementations._triton_pair import HEADS, pair_kernel
@@ -128,7 +138,8 @@ def triton_chunked(
     )  # fmt: skip
     judge, cu_seqlens = judgement(cu_seqlens, shape.T), placed(cu_seqlens, v.device)
     q, k, g, beta = mapped(q, k, g, beta, shape, raw)
-    results = forward(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens, shape, config)
+    inputs = q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens
+    results = together(v.device, lambda: forward(*inputs, shape, config))
     judge()
     return results
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from implementations._contract import check
-from implementations._triton import ready
+from implementations._triton import ready, together
 from implementations._triton_adjoint import Inputs, gradients
 from implementations.triton_chunked import triton_chunked
 
@@ -96,7 +96,7 @@ def _backward(
             raise NotImplementedError(f"K = {shape.K}: this kernel goes up to {WIDEST}")
         x = Inputs(*(t.contiguous() for t in (q, k, v, g, beta, torch.zeros_like(v) if do is None else do)))
         first, dfinal = (None if t is None else t.contiguous() for t in (initial_state, dfinal))
-        *grads, dinitial = gradients(x, dfinal, shape, scale, first, cu_seqlens)
+        *grads, dinitial = together(v.device, lambda: gradients(x, dfinal, shape, scale, first, cu_seqlens))
         return *grads, dinitial if first is None else dinitial.to(first.dtype)
 
 

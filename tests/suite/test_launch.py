@@ -1,6 +1,7 @@
 """Launches remember compiled kernels, and by all that a kernel is compiled for."""
 
 import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ class Jitted:
     arg_names = SIGNATURE
 
     def __init__(self):
-        self.fn, self.compiled, self.calls = object(), [], []
+        self.fn, self.compiled, self.calls, self.warmed = object(), [], [], 0
 
     def __getitem__(self, grid):
         def run(*args, **named):
@@ -26,6 +27,9 @@ class Jitted:
             return self
 
         return run if len(grid) < 3 else lambda *args: self.calls.append((grid, args))
+
+    def warmup(self, *args, grid, **named):
+        self.warmed += 1
 
 
 @pytest.fixture
@@ -109,10 +113,44 @@ def test_the_device_of_the_tensors_is_current_while_the_kernel_is_launched(kerne
     assert current == [0]
 
 
+def test_what_is_not_compiled_yet_is_compiled_side_by_side(kernel, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    kernels, calls, x = [kernel, Jitted(), Jitted()], [], torch.zeros(64)
+
+    def step():
+        calls.append("call")
+        for one in kernels:
+            _triton.launch(one, (1,), x, None, 7, HV=3, BLOCK=16)
+        return len(calls)
+
+    _triton.launch(kernel, (1,), x, None, 7, HV=3, BLOCK=16)
+    assert _triton.together(x.device, step) == 3  # as far as it goes, without launches, and whole
+    assert [(one.warmed, len(one.compiled)) for one in kernels] == [(1, 1)] * 3
+    assert [len(one.calls) for one in kernels] == [2, 0, 0]
+    assert _triton.together(x.device, step) == 4
+    assert [(one.warmed, len(one.compiled), len(one.calls)) for one in kernels] == [(1, 1, 3), (1, 1, 1), (1, 1, 1)]
+
+
+def test_an_error_leaves_no_launch_uncalled(kernel, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    x, calls = torch.zeros(64), []
+
+    def step():
+        calls.append("call")
+        if len(calls) == 2:
+            raise ValueError("no")
+        _triton.launch(kernel, (1,), x, None, 7, HV=3, BLOCK=16)
+
+    with pytest.raises(ValueError, match="no"):
+        _triton.together(x.device, step)
+    _triton.launch(kernel, (1,), x, None, 7, HV=3, BLOCK=16)
+    assert len(kernel.compiled) == 1
+
+
 def test_every_thread_gets_a_context_once(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: asked.append(threading.get_ident()))
-    monkeypatch.setattr(_triton, "_THREAD", threading.local())
+    monkeypatch.setattr(_triton, "_THREAD", _triton._Thread())
 
     def twice():
         _triton._enter()
