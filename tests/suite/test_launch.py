@@ -165,7 +165,7 @@ def test_every_thread_gets_a_context_once(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_thread_that_has_asked_cuda_for_nothing_can_launch():
-    from implementations import triton_chunked
+    from implementations.triton_chunked import triton_chunked
 
     q, k, v, g = (torch.rand(1, 64, 1, 64, device="cuda", dtype=torch.bfloat16) for _ in range(4))
     inputs = q, k, v, -g, q[..., 0]
