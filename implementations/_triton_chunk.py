@@ -17,7 +17,8 @@ the sequence (`tile_size` numbers):
     A       [C, C]    tril(q Gamma k^T)
     last    [BK]      the decay of the whole chunk, in float32
     T       [C, C]    (I + L)^-1 diag(beta), L = tril(beta k Gamma k^T, -1); before that, in float32, the products
-                      k Gamma k^T, of which blocks of 16 x 16 on or below the diagonal are written and read
+                      k Gamma k^T, of which blocks of 16 x 16 on or below the diagonal are written and read, with beta
+                      on the diagonal
 """
 
 import triton
