@@ -43,7 +43,8 @@ ONE, TWO, THREE, FOUR = (tl.constexpr(_four(count)) for count in range(1, 5))
 def added(x, at, rows, FIRST: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constexpr):
     """X plus products of up to four numbers, which stand at `at`, with as many rows from the FIRST on.
 
-    With PTX one instruction reads the four. One for each also works, but compiling 500 of them takes a minute.
+    With PTX one instruction reads the four, not pure, so that none is moved behind the barrier where rows are written
+    over. One for each number also works, but compiling 500 of them takes a minute.
     """
     if not PTX:
         for s in tl.static_range(COUNT):
@@ -51,16 +52,16 @@ def added(x, at, rows, FIRST: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constex
         return x
     elif COUNT == 1:
         numbers = [x, at.to(tl.int64), rows[FIRST]]
-        return tl.inline_asm_elementwise(ONE, "=&f,f,l,f", numbers, tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(ONE, "=&f,f,l,f", numbers, tl.float32, is_pure=False, pack=1)
     elif COUNT == 2:
         numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1]]
-        return tl.inline_asm_elementwise(TWO, "=&f,f,l,f,f", numbers, tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(TWO, "=&f,f,l,f,f", numbers, tl.float32, is_pure=False, pack=1)
     elif COUNT == 3:
         numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1], rows[FIRST + 2]]
-        return tl.inline_asm_elementwise(THREE, "=&f,f,l,f,f,f", numbers, tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(THREE, "=&f,f,l,f,f,f", numbers, tl.float32, is_pure=False, pack=1)
     else:
         numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1], rows[FIRST + 2], rows[FIRST + 3]]
-        return tl.inline_asm_elementwise(FOUR, "=&f,f,l,f,f,f,f", numbers, tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(FOUR, "=&f,f,l,f,f,f,f", numbers, tl.float32, is_pure=False, pack=1)
 
 
 @triton.jit
