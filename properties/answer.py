@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def _call(functions: dict[str, Any], library: Any, placed: dict[str, Placed], re
     stray: list[str] = []
     start = time.perf_counter()
     with library.memory(bool(how.get("poison")), bool(how.get("allocations")), stray):
-        result = function(*(inputs[name] for name in TOKENS), **keywords)
+        result = _called(function, [inputs[name] for name in TOKENS], keywords, bool(how.get("thread")))
         o, state = (result, None) if how.get("function") == "pool" else _pair(result)
         reply: dict[str, Any] = {"status": "ok", "arrays": {}, "dtypes": {}, "engine": library.engine()}
         if how.get("grad"):
@@ -80,6 +81,15 @@ def _call(functions: dict[str, Any], library: Any, placed: dict[str, Placed], re
             reply["arrays"][name], reply["dtypes"][name] = library.values(x, name)
     reply["overwritten"] = [name for name, x, was in kept if not np.array_equal(library.values(x, name)[0], was, True)]
     return reply | _around(library, o, state, placed, inputs)
+
+
+def _called(function: Any, tensors: list[Any], keywords: dict[str, Any], thread: bool) -> Any:
+    """The kernel's result; with `thread` from one that has called nothing before, after a call in this one."""
+    if not thread:
+        return function(*tensors, **keywords)
+    function(*tensors, **keywords)  # what follows finds its kernels compiled, and its memory at hand
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *tensors, **keywords).result()
 
 
 def _call_before(

@@ -95,7 +95,7 @@ class Kernel:
             how: `guard` ("nan", "huge"), `poison` (NaN-filled allocator), `allocations` (guard bands around them),
                 `layout` of all tensors, `layouts` of some, `cotangents` their layout, `dtypes`, `devices`, `tile`
                 (copies along the batch or token axis), `function` ("pool"), `track` (inputs that require gradients),
-                `twice` (gradients of a second backward pass).
+                `twice` (gradients of a second backward pass), `thread` (from a new one, after a call in the usual one).
         """
         problem = problem_of(case) if problem is None else problem
         message = _message(case, problem, extra or {}, how)

@@ -1,5 +1,7 @@
 """Family M: memory that is not the kernel's to read or write."""
 
+import threading
+
 import numpy as np
 import torch
 
@@ -143,3 +145,20 @@ class empty_state_never_written(Chunked):
     def final(self, S, n, call):
         _, start, stop = call.cuts[n]
         return torch.empty_like(S) if call.packed and start == stop else S
+
+
+@fault(
+    "M13",
+    "What a launch needs is set up by the thread that loads the kernel; another thread has none of it.",
+    trigger="a call from a thread that has called nothing before",
+    source="pytorch #124565, tensor descriptors of Triton 3.6: invalid device context",
+)
+class set_up_for_one_thread(Chunked):
+    def __init__(self):
+        self.set_up = threading.local()
+        self.set_up.done = True
+
+    def __call__(self, q, k, v, g, beta, **keywords):
+        if not hasattr(self.set_up, "done"):
+            raise RuntimeError("invalid device context")
+        return super().__call__(q, k, v, g, beta, **keywords)

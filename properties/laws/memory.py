@@ -76,6 +76,18 @@ def a_later_call_leaves_results_alone(kernel: Kernel, case: Case) -> Judgement:
 
 @law(
     "memory",
+    "A thread that has called nothing before gets the same result, bit for bit.",
+    "f(x) in a new thread = f(x)",
+)
+def a_new_thread_gets_the_same(kernel: Kernel, case: Case) -> Judgement:
+    # Autograd's is such a thread, a data loader's and a server's too.
+    plain, got = kernel(case), kernel(case, thread=True)
+    relation = "the result in the thread that loaded the kernel"
+    return same_bits(parts(got), parts(plain), problem_of(case), case, relation)
+
+
+@law(
+    "memory",
     "What lies around the inputs is neither read nor written.",
     "f(x between NaN) = f(x between huge values) = f(x), and the surroundings keep their bits",
 )

@@ -49,6 +49,7 @@ FAULTS = {
     "foreign_device_kills": "foreign_tensors_are_refused",
     "one_gate_broadcast": "malformed_input_is_refused",
     "scale_remembered": "calls_in_between_change_nothing",
+    "scale_kept_by_thread": "a_new_thread_gets_the_same",
     "stride_zero_is_zero": "expanded_inputs_are_inputs",
     "reads_gaps": "gaps_of_strided_inputs_are_not_read",
     "writes_behind_its_output": "nothing_outside_its_allocations_is_touched",
