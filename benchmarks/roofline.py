@@ -35,13 +35,21 @@ def ceilings(device: str) -> dict[str, Any]:
     }
 
 
-def _best(device: str, call: Any) -> float:
+def _best(device: str, call: Callable[[], Any]) -> float:
+    return min(_seconds(device, call, 12)[2:])
+
+
+def _seconds(
+    device: str, call: Callable[[], Any], count: int, before: Callable[[], None] = lambda: None
+) -> list[float]:
+    """What each of `count` calls takes; `before` each, untimed, something else is done."""
     clock, times = clock_of(device), []
-    for _ in range(12):
+    for _ in range(count):
+        before()
         start = clock.now()
         call()
         times.append(clock.now() - start)
-    return min(times[2:])
+    return times
 
 
 def traffic(x: Inputs, mode: str) -> tuple[int, int]:
@@ -73,17 +81,11 @@ def copy_ms(x: Inputs, mode: str, floor_ms: float | None, flush: Callable[[], No
     if floor_ms is None or floor_ms >= SMALL:
         return None
     source = torch.ones(max(traffic(x, mode)[0] // 2, 1), dtype=torch.uint8, device="cuda")
-    target, clock, times = torch.empty_like(source), clock_of("cuda"), []
+    target = torch.empty_like(source)
     copy: Callable[[], Any] = lambda: target.copy_(source)  # noqa: E731
     if graph:
         captured = torch.cuda.CUDAGraph()
         with torch.cuda.graph(captured):
             copy()
         copy = captured.replay
-    for _ in range(15):
-        clock.wait()
-        flush()
-        start = clock.now()
-        copy()
-        times.append(clock.now() - start)
-    return 1e3 * median(times[3:])
+    return 1e3 * median(_seconds("cuda", copy, 15, flush)[3:])

@@ -14,7 +14,7 @@ FLASHKDA_PACKED = (1300, 547, 2048, 963, 271, 3063)
 class Workload:
     """One shape to time. `device` is where it belongs; `modes` are those that make sense, the first is the default.
 
-    `graph`: of which of these modes a CUDA graph is timed too, because the host takes longer to ask than a GPU to do.
+    `graph`: of which of these modes a CUDA graph is timed too: what a GPU takes, however long the host takes to ask.
     """
 
     name: str

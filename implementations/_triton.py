@@ -102,11 +102,11 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
         with torch.cuda.device(device):
             launch(kernel, grid, *tensors, **constants)
         return
-    key = (kernel.fn, device.index, *constants, *constants.values(), *map(_form, tensors))
-    known = _COMPILED.get(key)
     if _THREAD.asked is not None:
         _THREAD.asked.append((kernel, tensors, constants))
         return
+    key = (kernel.fn, device.index, *constants, *constants.values(), *map(_form, tensors))
+    known = _COMPILED.get(key)
     if known is None and _THREAD.strict:
         raise _NotCompiled
     _enter()

@@ -67,6 +67,12 @@ def exact_part(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.const
 
 
 @triton.jit
+def products_part(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+    """Where a tile's products of keys begin in `exact`, behind `last`."""
+    return exact_part(exact, tile, BK, SIZE, WIDE) + BK
+
+
+@triton.jit
 def solve_part(tile, BK: tl.constexpr, WIDE: tl.constexpr):
     """Where the T of a tile begins that begins at `tile`."""
     return tile + 3 * C * BK + C * C + WIDE * BK

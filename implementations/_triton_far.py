@@ -14,10 +14,10 @@ from implementations._triton_chunk import (
     C,
     by_levels,
     chunk_of,
-    exact_part,
     exponent,
     loaded,
     matrix,
+    products_part,
     stored,
 )  # fmt: skip
 
@@ -75,7 +75,7 @@ def far_kernel(
             head, number = tile % HV, tile // HV
             row, length = chunk_of(chunks, number)
             if (length > 0) & (tl.load(marks + tile) != 0):  # where there is no chunk nobody has marked
-                reads_at, keys_at = tiles + tile * SIZE + 3 * C * BK, exact_part(exact, tile, BK, SIZE, WIDE) + BK
+                reads_at, keys_at = tiles + tile * SIZE + 3 * C * BK, products_part(exact, tile, BK, SIZE, WIDE)
                 _mend(
                     q, k, g, row, head // (HV // H), head, table, reads_at, keys_at, H * K, HV * K, length, K, BK,
                     PRECISION, OPERAND,

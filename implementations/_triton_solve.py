@@ -12,7 +12,7 @@ are not enough.
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import C, cut, exact_part, fetch, solve_part, stored
+from implementations._triton_chunk import C, cut, fetch, products_part, solve_part, stored
 
 HALF = tl.constexpr(32)
 
@@ -40,7 +40,7 @@ ONE, TWO, THREE, FOUR = (tl.constexpr(_four(count)) for count in range(1, 5))
 
 
 @triton.jit
-def added(x, at, rows, FIRST: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constexpr):
+def _added(x, at, rows, FIRST: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constexpr):
     """X plus products of up to four numbers, which stand at `at`, with as many rows from the FIRST on.
 
     With PTX one instruction reads the four, not pure, so that none is moved behind the barrier where rows are written
@@ -65,9 +65,12 @@ def added(x, at, rows, FIRST: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constex
 
 
 @triton.jit
-def products_of(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
-    """Where a tile's products of keys begin."""
-    return exact_part(exact, tile, BK, SIZE, WIDE) + BK
+def sum_before(block, rows, R: tl.constexpr, PTX: tl.constexpr):
+    """The sum of M_Rs times row s over s < R, a column a thread; `block` is where each thread's block of M begins."""
+    total = tl.zeros((2 * C,), tl.float32)
+    for s in tl.static_range(0, R, 4):
+        total = _added(total, block + (R * C + s), rows, s, R - s if R - s < 4 else 4, PTX)
+    return total
 
 
 @triton.jit
@@ -85,7 +88,7 @@ def two_tiles(count, WIDTH: tl.constexpr):
 def asked_for(exact, tile, BK: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
     """Asks for the lines of two tiles' products: two a row, of whose upper rows the second holds nothing."""
     row = tl.arange(0, 2 * C) % C
-    line = products_of(exact, tile, BK, SIZE, WIDE) + row * C
+    line = products_part(exact, tile, BK, SIZE, WIDE) + row * C
     fetch(line)
     fetch(line + tl.where(row < HALF, 0, HALF))
 
@@ -97,6 +100,18 @@ def written_over(block, rows):
     for r in tl.static_range(HALF):
         tl.store(block + r * C + tl.arange(0, 2 * C) % HALF, rows[r])
     tl.debug_barrier()
+
+
+@triton.jit
+def below(at, FIRST: tl.constexpr):
+    """Of two tiles that begin at `at` the left halves of HALF rows from the FIRST on, below each other."""
+    return (at + (tl.arange(0, C) % HALF + FIRST) * C)[:, None] + tl.arange(0, HALF)[None, :]
+
+
+@triton.jit
+def beside(at, FIRST: tl.constexpr):
+    """The same, beside each other."""
+    return (at + tl.arange(0, C) % HALF)[None, :] + (tl.arange(0, HALF) + FIRST)[:, None] * C
 
 
 @triton.jit
@@ -112,9 +127,7 @@ def _diagonal(block, PTX: tl.constexpr):
     column = tl.arange(0, 2 * C) % HALF
     rows = ()
     for r in tl.static_range(HALF):
-        taken = tl.zeros((2 * C,), tl.float32)
-        for s in tl.static_range(0, r, 4):
-            taken = added(taken, block + (r * C + s), rows, s, r - s if r - s < 4 else 4, PTX)
+        taken = sum_before(block, rows, r, PTX)
         strength = tl.load(block + r * (C + 1))
         rows += (strength * (tl.where(column == r, 1.0, 0.0) - taken),)
     return rows
@@ -140,20 +153,19 @@ def solve_kernel(
     tile, column = two_tiles(count, C), tl.arange(0, 2 * C) % C
     if PTX:
         asked_for(exact, tile, BK, SIZE, WIDE)
-    block = products_of(exact, tile, BK, SIZE, WIDE) + column // HALF * (HALF * (C + 1))
+    block = products_part(exact, tile, BK, SIZE, WIDE) + column // HALF * (HALF * (C + 1))
     written_over(block, _diagonal(block, PTX))
-    own, i, j = two_tiles(count, HALF), tl.arange(0, C) % HALF, tl.arange(0, HALF)
-    products = products_of(exact, own, BK, SIZE, WIDE)
-    upper, lower = (products + i * C)[:, None] + j[None, :], (products + (i + HALF) * C)[:, None] + j[None, :]
-    across, down = (products + i)[None, :] + j[:, None] * C, (products + i)[None, :] + (j + HALF)[:, None] * C
+    own = two_tiles(count, HALF)
+    products = products_part(exact, own, BK, SIZE, WIDE)
+    upper, lower, across, down = below(products, 0), below(products, HALF), beside(products, 0), beside(products, HALF)
     second = tl.load(lower + HALF)
-    below = own_blocks(fine(second, tl.load(down), PRECISION, OPERAND))
-    below = -own_blocks(fine(below, tl.load(across), PRECISION, OPERAND))
+    between = own_blocks(fine(second, tl.load(down), PRECISION, OPERAND))
+    between = -own_blocks(fine(between, tl.load(across), PRECISION, OPERAND))
     first = tl.load(upper)
     tl.debug_barrier()  # T takes the place of the products, which other threads of this program have read
     T = solve_part(tiles + own * SIZE, BK, WIDE)
-    upper, lower = (T + i * C)[:, None] + j[None, :], (T + (i + HALF) * C)[:, None] + j[None, :]
+    upper, lower = below(T, 0), below(T, HALF)
     tl.store(upper, stored(first, tiles, OPERAND))
     tl.store(upper + HALF, stored(tl.zeros_like(first), tiles, OPERAND))
-    tl.store(lower, stored(below, tiles, OPERAND))
+    tl.store(lower, stored(between, tiles, OPERAND))
     tl.store(lower + HALF, stored(second, tiles, OPERAND))

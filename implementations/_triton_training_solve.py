@@ -10,14 +10,15 @@ so one strictly lower triangular matrix in place of two inverses, and a walk nev
 import triton
 import triton.language as tl
 
-from implementations._triton_chunk import C, solve_part, stored
+from implementations._triton_chunk import C, products_part, solve_part, stored
 from implementations._triton_solve import (
     HALF,
-    added,
     asked_for,
+    below,
+    beside,
     fine,
     own_blocks,
-    products_of,
+    sum_before,
     two_tiles,
     written_over,
 )
@@ -29,9 +30,7 @@ def _diagonal(block, PTX: tl.constexpr):
     column = tl.arange(0, 2 * C) % HALF
     rows, scaled = (), ()
     for r in tl.static_range(HALF):
-        taken = tl.zeros((2 * C,), tl.float32)
-        for s in tl.static_range(0, r, 4):
-            taken = added(taken, block + (r * C + s), scaled, s, r - s if r - s < 4 else 4, PTX)
+        taken = sum_before(block, scaled, r, PTX)
         rows += (tl.load(block + r * C + column, mask=column < r, other=0.0) - taken,)
         scaled += (tl.load(block + r * (C + 1)) * rows[r],)
     return rows
@@ -67,24 +66,21 @@ def core_kernel(
     tile, column = two_tiles(count, C), tl.arange(0, 2 * C) % C
     if PTX:
         asked_for(exact, tile, BK, SIZE, WIDE)
-    products = products_of(exact, tile, BK, SIZE, WIDE)
+    products = products_part(exact, tile, BK, SIZE, WIDE)
     tl.store(strengths + tile * C + column, tl.load(products + column * (C + 1)))
     block = products + column // HALF * (HALF * (C + 1))
     written_over(block, _diagonal(block, PTX))
     own, i, j = two_tiles(count, HALF), tl.arange(0, C) % HALF, tl.arange(0, HALF)
-    products, beta = products_of(exact, own, BK, SIZE, WIDE), strengths + own * C
-    upper, lower = (products + i * C)[:, None] + j[None, :], (products + (i + HALF) * C)[:, None] + j[None, :]
-    second = tl.load(lower + HALF)
+    products, beta = products_part(exact, own, BK, SIZE, WIDE), strengths + own * C
+    second = tl.load(below(products, HALF) + HALF)
     Y = tl.where(i[:, None] == j[None, :], 1.0, 0.0) - second * tl.load((beta + HALF)[:, None] + j[None, :])
-    M = tl.load((products + i)[None, :] + (j + HALF)[:, None] * C)
-    Z = tl.load((products + i)[None, :] + j[:, None] * C)
+    M, Z = tl.load(beside(products, HALF)), tl.load(beside(products, 0))
     X = tl.where(i[None, :] == j[:, None], 1.0, 0.0) - tl.load(beta[None, :] + j[:, None]) * Z
-    below = own_blocks(fine(own_blocks(fine(Y, M, PRECISION, OPERAND)), X, PRECISION, OPERAND))
-    first = tl.load(upper)
+    lower = own_blocks(fine(own_blocks(fine(Y, M, PRECISION, OPERAND)), X, PRECISION, OPERAND))
+    first = tl.load(below(products, 0))
     tl.debug_barrier()  # Z takes the place of the products, which other threads of this program have read
     at = solve_part(tiles + own * SIZE, BK, WIDE)
-    upper, lower = (at + i * C)[:, None] + j[None, :], (at + (i + HALF) * C)[:, None] + j[None, :]
-    _cut(upper, first, tiles, OPERAND)
-    _cut(upper + HALF, tl.zeros_like(first), tiles, OPERAND)
-    _cut(lower, below, tiles, OPERAND)
-    _cut(lower + HALF, second, tiles, OPERAND)
+    _cut(below(at, 0), first, tiles, OPERAND)
+    _cut(below(at, 0) + HALF, tl.zeros_like(first), tiles, OPERAND)
+    _cut(below(at, HALF), lower, tiles, OPERAND)
+    _cut(below(at, HALF) + HALF, second, tiles, OPERAND)
