@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -159,12 +159,33 @@ def together(device: torch.device, call: Callable[[], Result]) -> Result:
         asked, _THREAD.asked = _THREAD.asked, None
     with (
         torch.cuda.device(device),
-        ThreadPoolExecutor(min(len(asked), os.cpu_count() or 1)) as pool,
+        _Loaders(min(len(asked), os.cpu_count() or 1), initializer=_enter_device, initargs=(device,)) as pool,
         triton.AsyncCompileMode(pool, ignore_errors=True),  # an error is told where the kernel is launched
     ):
         for kernel, tensors, constants in asked:
             kernel.warmup(*tensors, grid=(1,), **constants)
     return call()
+
+
+class _Loaders(ThreadPoolExecutor):
+    """Threads that compile a kernel and load it to the card, the stub in C that launches it included.
+
+    Triton builds that stub where a kernel is first launched; on threads the C compilers too run side by side.
+    """
+
+    def submit(self, compile_kernel: Callable[[], Any]) -> Future[Any]:  # type: ignore[override]
+        return super().submit(_loaded, compile_kernel)
+
+
+def _loaded(compile_kernel: Callable[[], Any]) -> Any:
+    compiled = compile_kernel()
+    compiled.run  # noqa: B018  # a property that loads
+    return compiled
+
+
+def _enter_device(device: torch.device) -> None:
+    torch.cuda.set_device(device)
+    _enter()
 
 
 def _enter() -> None:

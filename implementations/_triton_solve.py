@@ -28,49 +28,39 @@ def fine(a, b, PRECISION: tl.constexpr, OPERAND: tl.constexpr):
         return tl.dot(a, b, input_precision=PRECISION)
 
 
-def _four(count: int) -> str:
-    """Assembly: the number $1 plus products of `count` numbers in memory from $2 on, four of them read at once."""
-    loads = {1: "ld.global.f32 a,", 2: "ld.global.v2.f32 {a, b},"}.get(count, "ld.global.v4.f32 {a, b, c, d},")
-    names = "abcd"[:count]
-    sums = [f"fma.rn.f32 $0, {x}, ${3 + n}, ${0 if n else 1};" for n, x in enumerate(names)]
-    return f"{{ .reg .f32 a, b, c, d; {loads} [$2]; {' '.join(sums)} }}"
+def _sum(count: int) -> str:
+    """Assembly: products of `count` numbers in memory from $1 on, up to four of them read at once, added up."""
+    said = "fma.rn.f32 $0, {x}, ${at}, {so_far};"
+    lines = [".reg .f32 a, b, c, d;"]
+    for s in range(0, count, 4):
+        names = "abcd"[: count - s]
+        read = {1: "ld.global.f32 a", 2: "ld.global.v2.f32 {a, b}"}.get(len(names), "ld.global.v4.f32 {a, b, c, d}")
+        lines.append(f"{read}, [$1 + {4 * s}];")
+        lines += [said.format(x=x, at=s + n + 2, so_far="$0" if s + n else "0f00000000") for n, x in enumerate(names)]
+    return f"{{ {' '.join(lines)} }}"
 
 
-ONE, TWO, THREE, FOUR = (tl.constexpr(_four(count)) for count in range(1, 5))
-
-
-@triton.jit
-def _added(x, at, rows, FIRST: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constexpr):
-    """X plus products of up to four numbers, which stand at `at`, with as many rows from the FIRST on.
-
-    With PTX one instruction reads the four, not pure, so that none is moved behind the barrier where rows are written
-    over. One for each number also works, but compiling 500 of them takes a minute.
-    """
-    if not PTX:
-        for s in tl.static_range(COUNT):
-            x += tl.load(at + s) * rows[FIRST + s]
-        return x
-    elif COUNT == 1:
-        numbers = [x, at.to(tl.int64), rows[FIRST]]
-        return tl.inline_asm_elementwise(ONE, "=&f,f,l,f", numbers, tl.float32, is_pure=False, pack=1)
-    elif COUNT == 2:
-        numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1]]
-        return tl.inline_asm_elementwise(TWO, "=&f,f,l,f,f", numbers, tl.float32, is_pure=False, pack=1)
-    elif COUNT == 3:
-        numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1], rows[FIRST + 2]]
-        return tl.inline_asm_elementwise(THREE, "=&f,f,l,f,f,f", numbers, tl.float32, is_pure=False, pack=1)
-    else:
-        numbers = [x, at.to(tl.int64), rows[FIRST], rows[FIRST + 1], rows[FIRST + 2], rows[FIRST + 3]]
-        return tl.inline_asm_elementwise(FOUR, "=&f,f,l,f,f,f,f", numbers, tl.float32, is_pure=False, pack=1)
+SUMS = tl.constexpr(tuple(_sum(count) for count in range(32)))
+REGISTERS = tl.constexpr(tuple("=&f,l" + ",f" * count for count in range(32)))
 
 
 @triton.jit
 def sum_before(block, rows, R: tl.constexpr, PTX: tl.constexpr):
-    """The sum of M_Rs times row s over s < R, a column a thread; `block` is where each thread's block of M begins."""
-    total = tl.zeros((2 * C,), tl.float32)
-    for s in tl.static_range(0, R, 4):
-        total = _added(total, block + (R * C + s), rows, s, R - s if R - s < 4 else 4, PTX)
-    return total
+    """The sum of M_Rs times row s over s < R, a column a thread; `block` is where each thread's block of M begins.
+
+    With PTX one piece of assembly, not pure, so that no read is moved behind the barrier where rows are written over. One
+    load for each number also works, but compiling 500 of them takes a minute.
+    """
+    if R == 0:
+        return tl.zeros((2 * C,), tl.float32)
+    elif PTX:
+        numbers = ((block + R * C).to(tl.int64),) + rows
+        return tl.inline_asm_elementwise(SUMS[R], REGISTERS[R], numbers, tl.float32, is_pure=False, pack=1)
+    else:
+        total = tl.zeros((2 * C,), tl.float32)
+        for s in tl.static_range(R):
+            total += tl.load(block + (R * C + s)) * rows[s]
+        return total
 
 
 @triton.jit

@@ -40,7 +40,21 @@ def triton_training(q, k, v, g, beta, *, scale=None, initial_state=None, output_
     return o, state if output_final_state else None
 
 
-@torch.library.custom_op("kda::chunked", mutates_args=())
+# Not torch.library.custom_op: the first call of such an operator imports the whole of torch's compiler, 900 modules.
+_LIBRARY = torch.library.Library("kda", "DEF")
+_PARAMETERS = "Tensor q, Tensor k, Tensor v, Tensor g, Tensor beta, float scale, Tensor? initial_state"
+_LIBRARY.define(
+    f"chunked({_PARAMETERS}, bool output_final_state, Tensor? cu_seqlens) -> (Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+_LIBRARY.define(
+    f"chunked_backward(Tensor? do, Tensor? dfinal, {_PARAMETERS}, Tensor? cu_seqlens)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+@torch.library.impl(_LIBRARY, "chunked", "CompositeExplicitAutograd")
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -67,14 +81,14 @@ def _forward(
     return o, v.new_empty(0, dtype=torch.float32) if state is None else state
 
 
-@_forward.register_fake
+@torch.library.register_fake("kda::chunked")
 def _(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens):
     sequences = q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     shape = (sequences, v.shape[2], q.shape[3], v.shape[3]) if output_final_state else (0,)
     return v.new_empty(v.shape), v.new_empty(shape, dtype=torch.float32)
 
 
-@torch.library.custom_op("kda::chunked_backward", mutates_args=())
+@torch.library.impl(_LIBRARY, "chunked_backward", "CompositeExplicitAutograd")
 def _backward(
     do: Tensor | None,
     dfinal: Tensor | None,
@@ -100,7 +114,7 @@ def _backward(
         return *grads, dinitial if first is None else dinitial.to(first.dtype)
 
 
-@_backward.register_fake
+@torch.library.register_fake("kda::chunked_backward")
 def _(do, dfinal, q, k, v, g, beta, scale, initial_state, cu_seqlens):
     first = q.new_empty(0, dtype=torch.float32) if initial_state is None else initial_state
     return tuple(x.new_empty(x.shape) for x in (q, k, v, g, beta, first))
@@ -119,4 +133,9 @@ def _differentiate(ctx, do, dfinal):
     return *grads[:5], None, None if initial_state is None else grads[5], None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+def _refuse(ctx, *grads):
+    raise RuntimeError("gradients of gradients: triton_training computes first derivatives only")
+
+
+torch.library.register_autograd("kda::chunked", _differentiate, setup_context=_save)
+torch.library.register_autograd("kda::chunked_backward", _refuse)

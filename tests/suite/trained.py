@@ -47,6 +47,15 @@ def main() -> None:
         second = "computed"
     except RuntimeError as error:
         second = str(error)
+    leaves = [x.detach().requires_grad_() for x in (q, q, q, g, beta)]
+    checked = {
+        f"{name} {test}": verdict
+        for name, arguments in {
+            "chunked": (*leaves, 0.5, None, True, None),
+            "chunked_backward": (o.detach(), None, *[x.detach() for x in leaves], 0.5, None, None),
+        }.items()
+        for test, verdict in torch.library.opcheck(getattr(torch.ops.kda, name).default, arguments).items()
+    }
     print(
         json.dumps(
             {
@@ -54,6 +63,7 @@ def main() -> None:
                 "difference": max(float((a - b).abs().max()) for a, b in zip(plain, whole, strict=True)),
                 "state": state,
                 "second": second,
+                "checked": checked,
             }
         )
     )
