@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -119,9 +120,10 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
 
 
 class _Thread(threading.local):
-    """Whether CUDA knows this thread, whether its launches may compile, and those collected in place of one."""
+    """Whether CUDA knows this thread, and whether it is in `together`, may not compile, or collects its launches."""
 
     entered = False
+    inside = False
     strict = False
     asked: list[Any] | None = None
 
@@ -134,17 +136,28 @@ _THREAD = _Thread()
 Result = TypeVar("Result")
 
 
-def together(device: torch.device, call: Callable[[], Result]) -> Result:
+def together(device: torch.device, call: Callable[[], Result], later: Callable[[], object] = lambda: None) -> Result:
     """`call()`, whose kernels are compiled side by side where this process has not compiled them yet.
 
     Compiled where they are launched, one waits for the other: the ten of a training step take more than ten seconds.
+    Inside another's `call` or `later` it compiles nothing by itself.
 
     Args:
         device: where `call` launches.
         call: launches kernels with `launch`; it is called up to three times, once without any launch.
+        later: what the caller will want next: where something has to be compiled its kernels are too, and not launched;
+            what it raises it will raise again.
     """
-    if not _remembered(device) or not hasattr(triton, "AsyncCompileMode"):
+    if _THREAD.inside or not _remembered(device) or not hasattr(triton, "AsyncCompileMode"):
         return call()
+    _THREAD.inside = True
+    try:
+        return _together(device, call, later)
+    finally:
+        _THREAD.inside = False
+
+
+def _together(device: torch.device, call: Callable[[], Result], later: Callable[[], object]) -> Result:
     _THREAD.strict = True
     try:
         return call()
@@ -155,6 +168,8 @@ def together(device: torch.device, call: Callable[[], Result]) -> Result:
     _THREAD.asked = []
     try:
         call()
+        with suppress(RuntimeError):
+            later()
     finally:
         asked, _THREAD.asked = _THREAD.asked, None
     with (

@@ -48,13 +48,13 @@ REGISTERS = tl.constexpr(tuple("=&f,l" + ",f" * count for count in range(32)))
 def sum_before(block, rows, R: tl.constexpr, PTX: tl.constexpr):
     """The sum of M_Rs times row s over s < R, a column a thread; `block` is where each thread's block of M begins.
 
-    With PTX one piece of assembly, not pure, so that no read is moved behind the barrier where rows are written over. One
-    load for each number also works, but compiling 500 of them takes a minute.
+    With PTX one piece of assembly, not pure, so that no read is moved behind the barrier where rows are written over.
+    One load for each number also works, but compiling 500 of them takes a minute.
     """
     if R == 0:
         return tl.zeros((2 * C,), tl.float32)
     elif PTX:
-        numbers = ((block + R * C).to(tl.int64),) + rows
+        numbers = ((block + R * C).to(tl.int64),) + rows  # noqa: RUF005
         return tl.inline_asm_elementwise(SUMS[R], REGISTERS[R], numbers, tl.float32, is_pure=False, pack=1)
     else:
         total = tl.zeros((2 * C,), tl.float32)

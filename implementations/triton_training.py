@@ -66,23 +66,24 @@ def _forward(
     output_final_state: bool,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        o, state = triton_chunked(
-            q,
-            k,
-            v,
-            g,
-            beta,
-            scale=scale,
-            initial_state=initial_state,
-            output_final_state=output_final_state,
+    def call():
+        return triton_chunked(
+            q, k, v, g, beta, scale=scale, initial_state=initial_state, output_final_state=output_final_state,
             cu_seqlens=cu_seqlens,
-        )
+        )  # fmt: skip
+
+    def later():
+        if any(x.requires_grad for x in (q, k, v, g, beta)):
+            o, state = _results(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens)
+            _backward(o, state if output_final_state else None, q, k, v, g, beta, scale, initial_state, cu_seqlens)
+
+    with torch.no_grad():
+        o, state = together(v.device, call, later)
     return o, v.new_empty(0, dtype=torch.float32) if state is None else state
 
 
 @torch.library.register_fake("kda::chunked")
-def _(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens):
+def _results(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens):
     sequences = q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     shape = (sequences, v.shape[2], q.shape[3], v.shape[3]) if output_final_state else (0,)
     return v.new_empty(v.shape), v.new_empty(shape, dtype=torch.float32)

@@ -131,6 +131,28 @@ def test_what_is_not_compiled_yet_is_compiled_side_by_side(kernel, monkeypatch):
     assert [(one.warmed, len(one.compiled), len(one.calls)) for one in kernels] == [(1, 1, 3), (1, 1, 1), (1, 1, 1)]
 
 
+def test_what_comes_later_is_compiled_with_the_rest_and_not_launched(kernel, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    next_one, x, calls = Jitted(), torch.zeros(64), []
+
+    def step(one):
+        calls.append(one)
+        _triton.launch(one, (1,), x, None, 7, HV=3, BLOCK=16)
+
+    def nested(one):
+        _triton.together(x.device, lambda: step(one))
+
+    def later():
+        nested(next_one)
+        raise RuntimeError("no memory for what comes later")
+
+    _triton.together(x.device, lambda: nested(kernel), later)
+    assert calls == [kernel, kernel, next_one, kernel]
+    assert [(one.warmed, len(one.compiled)) for one in (kernel, next_one)] == [(1, 1), (1, 0)]
+    _triton.together(x.device, lambda: nested(kernel), later)
+    assert calls[4:] == [kernel]
+
+
 def test_an_error_leaves_no_launch_uncalled(kernel, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     x, calls = torch.zeros(64), []

@@ -84,3 +84,5 @@ def test_a_compiled_module_trains_as_the_plain_one():
     assert said["second"].startswith("gradients of gradients")
     assert said["checked"] == dict.fromkeys(said["checked"], "SUCCESS")
     assert len(said["checked"]) == 8
+    assert [alike for _, alike in said["foretold"]] == [True] * 4
+    assert all(len(kernels) >= 4 for kernels, _ in said["foretold"])

@@ -1,10 +1,14 @@
 """A layer around `triton_training`, run in a process of its own: prints what compiling it changes, as JSON."""
 
 import json
+import sys
+from unittest.mock import patch
 
 import torch
 from torch.nn.functional import logsigmoid, normalize
 
+from implementations import _triton
+from implementations import triton_training as module
 from implementations.triton_training import triton_training
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,6 +34,40 @@ def trained(layer: Layer, call, x):
     o, state = call(x)
     (o.transpose(1, 2).square().sum() + state.sum()).backward()
     return [p.grad.clone() for p in layer.parameters()]
+
+
+def foretold(dtype, state: bool) -> tuple[list[str], bool]:
+    """The kernels a backward pass launches, and whether the forward pass foretold them and their compiled forms."""
+    q = torch.rand(1, 70, 2, 16, device=DEVICE, dtype=dtype, requires_grad=True)
+    before, beta = torch.rand(1, 2, 16, 16, device=DEVICE), torch.rand(1, 70, 2, device=DEVICE)
+    told, launched = [], []
+
+    def into(found):
+        def launch(kernel, grid, *tensors, **constants):
+            found.append((kernel.fn.__name__, str(constants), *map(_triton._form, tensors)))
+
+        modules = [m for name, m in sys.modules.items() if name.startswith("implementations") and hasattr(m, "launch")]
+        return [patch.object(m, "launch", launch) for m in modules]
+
+    def collected(found, call):
+        patches = into(found)
+        for one in patches:
+            one.start()
+        try:
+            return call()
+        finally:
+            for one in patches:
+                one.stop()
+
+    def together(device, call, later=lambda: None):
+        collected(told, later)
+        return call()
+
+    with patch.object(module, "together", together):
+        o, final = triton_training(q, q, q, -q, beta, initial_state=before, output_final_state=state)
+    loss = o.float().sum() + (final.sum() if state else 0)
+    collected(launched, loss.backward)
+    return sorted({name for name, *_ in launched}), set(told) == set(launched)
 
 
 def main() -> None:
@@ -64,6 +102,7 @@ def main() -> None:
                 "state": state,
                 "second": second,
                 "checked": checked,
+                "foretold": [foretold(d, s) for d in (torch.float32, torch.bfloat16) for s in (True, False)],
             }
         )
     )
