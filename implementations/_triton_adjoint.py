@@ -3,11 +3,10 @@
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from implementations._contract import Shape
-from implementations._triton import alignment, interpreted, launch, padded
+from implementations._triton import alignment, cdiv, interpreted, launch, padded
 from implementations._triton_backward import ahead_kernel, behind_kernel, level_kernel, pair_kernel
 from implementations._triton_gradient import (
     backward_walk_kernel,
@@ -88,7 +87,7 @@ def gradients(
     dq, dk = plan.of_tokens(shape.K, shape.K, dtype=torch.float32 if grouped else x.q.dtype)
     config = plan.blocks["gradient"]
     tensors = (x.q, x.k, x.do, x.g, x.beta, plan.spans, plan.table, states, cotangents, r, e, dA, dM, own, dq, dk, dg)
-    programs = plan.chunks * shape.HV * triton.cdiv(shape.K, config[0])
+    programs = plan.chunks * shape.HV * cdiv(shape.K, config[0])
     constants = plan.constants("H", "K", "V", "LEVELS")
     _launch(gradient_kernel, programs, config, *tensors, plan.scale, shape.T, **constants)
     if grouped:
@@ -127,7 +126,7 @@ def _forwards(plan: Plan, x: Inputs, initial_state: Tensor | None) -> tuple[Tens
     config = plan.blocks["walk"]
     constants = plan.constants("K", "V") | {"HAS_STATE": initial_state is not None}
     tensors = (w, u, kb, last, plan.cu, plan.starts, initial_state, states, r)
-    _launch(forward_walk_kernel, N * HV * triton.cdiv(V, config[1]), config, *tensors, T, **constants)
+    _launch(forward_walk_kernel, N * HV * cdiv(V, config[1]), config, *tensors, T, **constants)
     return states, r, last, X, A
 
 
@@ -147,14 +146,14 @@ def _backwards(
     config = plan.blocks["walk"]
     constants = plan.constants("K", "V") | has
     tensors = (y, e0, qs, kb, x.do, last, plan.cu, plan.starts, dfinal, cotangents, e, dinitial)
-    _launch(backward_walk_kernel, N * HV * triton.cdiv(V, config[1]), config, *tensors, T, **constants)
+    _launch(backward_walk_kernel, N * HV * cdiv(V, config[1]), config, *tensors, T, **constants)
     return cotangents, e, dinitial
 
 
 def _apply(plan: Plan) -> tuple[int, dict[str, Any]]:
     """Programs and constants of the two kernels between pairs and walks."""
     BK, BV, _, _ = plan.blocks["apply"]
-    blocks = max(triton.cdiv(plan.shape.K, BK), triton.cdiv(plan.shape.V, BV))
+    blocks = max(cdiv(plan.shape.K, BK), cdiv(plan.shape.V, BV))
     return plan.chunks * plan.shape.HV * blocks, plan.constants("H", "K", "V", "LEVELS") | {"BLOCKS": blocks}
 
 
@@ -174,7 +173,7 @@ def _summed(wide: Tensor, like: Tensor) -> Tensor:
     """Gradients [B, T, HV, K] in float32, added up over the value heads of each key head."""
     narrow, block = torch.empty_like(like), 1024
     group = wide.shape[2] // like.shape[2]
-    programs = triton.cdiv(narrow.numel(), block)
+    programs = cdiv(narrow.numel(), block)
     constants = {"GROUP": group, "K": like.shape[3], "BLOCK": block}
     _launch(sum_heads_kernel, programs, (0, 0, 4, 1), wide, narrow, narrow.numel(), **constants)
     return narrow
@@ -220,6 +219,6 @@ def _chunk_table(
     rows. Whatever cu_seqlens holds, all stay within the T tokens. A dense batch needs no tables.
     """
     if cu_seqlens is None:
-        return None, None, None, shape.N * triton.cdiv(shape.T, C)
+        return None, None, None, shape.N * cdiv(shape.T, C)
     table, cu, starts = packed_chunks(placed(cu_seqlens, device), shape.N, shape.T, C)
     return table, cu, starts, table.shape[0]

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from implementations._contract import Shape, rising
-from implementations._triton import launch
+from implementations._triton import cdiv, launch
 
 CHUNK = 64
 ROWS = 32  # of each table, for a program
@@ -58,7 +58,7 @@ def plans(
 def _pieces(cuts, apart, share):
     """A sequence of at least `apart` chunks in two; anything else in one piece."""
     start, stop = cuts[0] if len(cuts) == 1 else (0, 0)
-    count = triton.cdiv(stop - start, CHUNK)
+    count = cdiv(stop - start, CHUNK)
     if not apart or count < apart:
         return [cuts]
     middle = start + CHUNK * max(int(share * count), 1)
@@ -70,10 +70,10 @@ def _dense(cuts, segment, device):
     """The tables of sequences whose ends the shape tells; remembered, because they depend on lengths alone."""
     chunks, segments, sequences = [], [], []
     for n, (start, stop) in enumerate(cuts):
-        first, count = len(chunks), triton.cdiv(stop - start, CHUNK)
+        first, count = len(chunks), cdiv(stop - start, CHUNK)
         chunks += [(start + c * CHUNK, stop) for c in range(count)]
         step = min(segment, count) or max(count, 1)
-        sequences.append((len(segments), max(triton.cdiv(count, step), 1)))
+        sequences.append((len(segments), max(cdiv(count, step), 1)))
         for c in range(0, max(count, 1), step):
             here = min(step, count - c)
             last = int(c + here >= count)

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from implementations._contract import Shape
-from implementations._triton import launch, padded
+from implementations._triton import cdiv, launch, padded
 
 EPSILON = tl.constexpr(1e-6)
 BLOCK = 4096  # numbers of a program
@@ -92,7 +92,7 @@ def mapped(q: Tensor, k: Tensor, g: Tensor, beta: Tensor, shape: Shape, raw: Raw
         beta, source = torch.empty(beta.shape, dtype=torch.float32, device=beta.device), beta.contiguous()
         if source.numel():
             factor = 2.0 if raw.allow_neg_eigval else 1.0
-            blocks = triton.cdiv(source.numel(), BLOCK)
+            blocks = cdiv(source.numel(), BLOCK)
             launch(strength_kernel, (blocks,), source, beta, source.numel(), factor, BLOCK=BLOCK)
     return q, k, g, beta
 
@@ -101,7 +101,7 @@ def _normalised(x: Tensor, K: int) -> Tensor:
     x, rows, block = x.contiguous(), x.numel() // K if K else 0, _rows(K)
     out = torch.empty_like(x)
     if rows:
-        launch(norm_kernel, (triton.cdiv(rows, block),), x, out, rows, K, BK=padded(K), BR=block)
+        launch(norm_kernel, (cdiv(rows, block),), x, out, rows, K, BK=padded(K), BR=block)
     return out
 
 
@@ -121,7 +121,7 @@ def _decays(g: Tensor, shape: Shape, raw: Raw) -> Tensor:
     bias = None if raw.dt_bias is None else raw.dt_bias.contiguous()
     if rows:
         launch(
-            gate_kernel, (triton.cdiv(rows, block),), g, raw.A_log.contiguous(), bias, out, rows, HV, K, float(bound),
+            gate_kernel, (cdiv(rows, block),), g, raw.A_log.contiguous(), bias, out, rows, HV, K, float(bound),
             BOUNDED=raw.safe_gate, BIASED=bias is not None, BK=padded(K), BR=block,
         )  # fmt: skip
     return out

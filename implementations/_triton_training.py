@@ -4,12 +4,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import Shape
-from implementations._triton import alignment, interpreted, launch, padded, prefetches, roomy
+from implementations._triton import alignment, blocks, cdiv, interpreted, launch, padded, prefetches, roomy
 from implementations._triton_plan import CHUNK, placed, plans
 from implementations._triton_training_gradient import gradient_kernel, pair_gradient_kernel
 from implementations._triton_training_solve import core_kernel
@@ -55,15 +53,15 @@ def gradients(
     dv, dg, dbeta = torch.empty_like(x.v), torch.empty_like(x.g), torch.empty_like(x.beta)
     wide = x.q.dtype if shape.H == shape.HV else torch.float32
     dq, dk = (torch.empty((shape.B, shape.T, shape.HV, shape.K), dtype=wide, device=device) for _ in range(2))
-    count, blocks = len(plan.chunks) * shape.HV, common["BK"] // BLOCK
+    count, parts = len(plan.chunks) * shape.HV, common["BK"] // BLOCK
     if count:
         known = _known(shape, common) | {"num_warps": WARPS, "num_stages": 1}
         pairs = _pairs(x, left, dv, dbeta, plan, scale, count, known)
-        read = (_tiles(t, BLOCK, BLOCK) for t in (left.states, left.cotangents, left.r, left.e))
+        read = (blocks(t, BLOCK, BLOCK) for t in (left.states, left.cotangents, left.r, left.e))
         inputs = (x.do, x.q, x.k, x.g, left.strengths, plan.chunks, choices_on(device), marks, *read, *pairs)
         known |= {"H": shape.H, "BK": common["BK"], "PTX": prefetches(device)}
         for far, some in ((False, 1), (True, far_tiles(count))):
-            grid = (triton.cdiv(count, some) * blocks,)
+            grid = (cdiv(count, some) * parts,)
             launch(gradient_kernel, grid, *inputs, dq, dk, dg, scale, count, TILES=some, FAR=far, **known)
     return dq, dk, dv, dg, dbeta, dinitial
 
@@ -77,7 +75,7 @@ def _left(
     left = Left(count, common["BK"], _width(shape), x.v.device)
     if count:
         launch(
-            core_kernel, (triton.cdiv(count, 2),), left.strengths, tiles, tiles.view(torch.float32), count,
+            core_kernel, (cdiv(count, 2),), left.strengths, tiles, tiles.view(torch.float32), count,
             PTX=prefetches(x.v.device), num_warps=WARPS, num_stages=1, **common,
         )  # fmt: skip
     return left, _walked(x, tiles, left, dfinal, first, plan, scale, shape, common), marks, common
@@ -85,10 +83,6 @@ def _left(
 
 def _width(shape: Shape) -> int:
     return max(padded(shape.V), BLOCK)
-
-
-def _tiles(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    return TensorDescriptor.from_tensor(x, [rows, columns])
 
 
 def _known(shape: Shape, common: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +97,7 @@ def _pairs(
     """DA, dM and dA's diagonal; fills dv and dbeta."""
     dA, dM = (left.r.new_empty((count, CHUNK, CHUNK)) for _ in range(2))
     own = torch.empty((count, CHUNK), dtype=torch.float32, device=x.v.device)
-    tensors = (_tiles(left.r, BLOCK, BLOCK), _tiles(left.e, BLOCK, BLOCK), dA, dM, own, dv, dbeta, scale)
+    tensors = (blocks(left.r, BLOCK, BLOCK), blocks(left.e, BLOCK, BLOCK), dA, dM, own, dv, dbeta, scale)
     known = {name: value for name, value in known.items() if name != "K"}
     launch(pair_gradient_kernel, (count,), x.do, left.strengths, plan.chunks, *tensors, **known)
     return dA, dM, own
@@ -117,14 +111,14 @@ def _walked(
     BK, has_state = common["BK"], first is not None
     size = (shape.N, shape.HV, shape.K, shape.V) if has_state else (0,)
     dinitial = torch.empty(size, dtype=torch.float32, device=x.v.device)
-    rows, pairs = _tiles(tiles.view(-1, BK), CHUNK, BK), _tiles(tiles.view(-1, CHUNK), CHUNK, CHUNK)
+    rows, pairs = blocks(tiles.view(-1, BK), CHUNK, BK), blocks(tiles.view(-1, CHUNK), CHUNK, CHUNK)
     tensors = (left.strengths, rows, pairs, tiles.view(torch.float32), plan.segments)
     known = _known(shape, common) | {name: common[name] for name in ("BK", "SIZE", "WIDE")}
     known |= {"BV": BLOCK, "HAS_STATE": has_state, "num_warps": WARPS}
     known["num_stages"] = 3 if roomy(x.v.device) else 1
     grid = (shape.N * shape.HV * (_width(shape) // BLOCK),)
     if grid[0]:
-        states, r = _tiles(left.states, BLOCK, BK), _tiles(left.r, BLOCK, CHUNK)
+        states, r = blocks(left.states, BLOCK, BK), blocks(left.r, BLOCK, CHUNK)
         outputs = (left.cotangents, left.e, dinitial, scale)
         apart = x.v.device.type == "cuda" and grid[0] <= APART
         with beside(x.v.device) if apart else nullcontext(nullcontext) as walking:

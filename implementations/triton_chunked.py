@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from implementations._contract import check
 from implementations._triton import (
+    Blocks,
     alignment,
+    blocks,
+    cdiv,
     interpreted,
     launch,
     padded,
@@ -176,11 +177,15 @@ def beside(device):
     @contextmanager
     def walking():
         second.wait_stream(main)
-        with torch.cuda.stream(second):
+        torch.cuda.set_stream(second)  # a third of what torch.cuda.stream takes, which asks for both streams again
+        try:
             yield
+        finally:
+            torch.cuda.set_stream(main)
 
     try:
-        yield walking
+        with torch.cuda.device(device):
+            yield walking
     finally:
         main.wait_stream(second)
 
@@ -200,7 +205,7 @@ def _prepared(q, k, g, beta, whole, plan, shape):
     count = len(plan.chunks) * shape.HV
     if count:
         launch(
-            solve_kernel, (triton.cdiv(count, 2),), tiles, tiles.view(torch.float32), count, PTX=prefetches(q.device),
+            solve_kernel, (cdiv(count, 2),), tiles, tiles.view(torch.float32), count, PTX=prefetches(q.device),
             num_warps=WARPS, num_stages=1, maxnreg=SOLVE_REGISTERS if common["WIDE"] == 2 else None, **common,
         )  # fmt: skip
     return tiles, common
@@ -230,15 +235,15 @@ def paired(q, k, g, beta, whole, plan, shape):
         inputs, outputs = (q, k, g), (plan.chunks, choices_on(device), tiles, exact, marks)
         own = {"H": shape.H, "HV": HV, "K": K // unit, "UNIT": unit, "num_warps": WARPS, "num_stages": 1, **common}
         copied, heads = whole[0] is not None, HEADS.value
-        rows = TensorDescriptor.from_tensor(tiles.view(-1, BK), [2 * CHUNK, KB.value]) if copied else None
+        rows = blocks(tiles.view(-1, BK), 2 * CHUNK, KB.value) if copied else None
         launch(
-            pair_kernel, (len(plan.chunks) * triton.cdiv(HV, heads) * (heads + 1),), *inputs, beta, *whole, rows,
+            pair_kernel, (len(plan.chunks) * cdiv(HV, heads) * (heads + 1),), *inputs, beta, *whole, rows,
             *outputs, *(plan.even or (0, 0, 0)), EVEN=plan.even is not None, FAST=half, COPIED=copied,
             FETCH=prefetches(device), **own,
         )  # fmt: skip
         if half:
             some = far_tiles(count)
-            launch(far_kernel, (triton.cdiv(count, some),), *inputs, *outputs, count, BLOCK=some, **own)
+            launch(far_kernel, (cdiv(count, some),), *inputs, *outputs, count, BLOCK=some, **own)
     return tiles, common, marks
 
 
@@ -254,7 +259,7 @@ def described(*inputs):
         return (None,) * len(inputs)
     sizes = [(x.shape[-2], x.shape[0] * x.shape[1]) for x in inputs]
     return tuple(
-        TensorDescriptor(x, [heads, tokens, K], [K, heads * K, 1], [1, CHUNK, KB.value])
+        Blocks(x, [heads, tokens, K], [K, heads * K, 1], [1, CHUNK, KB.value])
         for x, (heads, tokens) in zip(inputs, sizes, strict=True)
     )
 
@@ -265,8 +270,8 @@ def _walked(v, tiles, o, starts, final_state, scale, plan, config, shape, common
     widths = {"HV": HV, "K": K // unit, "V": V // unit, "VP": VP, "UNIT": unit}
     walked = (
         v,
-        TensorDescriptor.from_tensor(tiles.view(-1, common["BK"]), [CHUNK, common["BK"]]),
-        TensorDescriptor.from_tensor(tiles.view(-1, CHUNK), [CHUNK, CHUNK]),
+        blocks(tiles.view(-1, common["BK"]), CHUNK, common["BK"]),
+        blocks(tiles.view(-1, CHUNK), CHUNK, CHUNK),
         tiles.view(torch.float32),
         plan.segments,
     )

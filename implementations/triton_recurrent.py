@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from implementations._contract import check, dtype_name
-from implementations._triton import alignment, launch, padded, ready
+from implementations._triton import alignment, cdiv, launch, padded, ready
 from implementations._triton_plan import judgement, placed
 
 HINTS = {"array": "torch", "pool": "pool_step"}
@@ -177,7 +177,7 @@ def _launch(q, k, v, g, beta, source, sink, slots, cu_seqlens, scale, shape):
     BK = padded(shape.K)
     BV, warps = configuration(BK, padded(shape.V))
     unit = alignment(shape.K, shape.V)
-    programs = shape.N * shape.HV * triton.cdiv(shape.V, BV)
+    programs = shape.N * shape.HV * cdiv(shape.V, BV)
     if programs >= 2**31:
         raise NotImplementedError(f"{programs} programs (N x HV x blocks of {BV} columns): this kernel takes 2^31 - 1")
     if programs:

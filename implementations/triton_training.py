@@ -11,13 +11,12 @@ gradients are refused.
 import torch
 from torch import Tensor
 
-from implementations._contract import check
-from implementations._triton import ready, together
+from implementations._contract import Shape
+from implementations._triton import together
 from implementations._triton_adjoint import Inputs, gradients
 from implementations.triton_chunked import triton_chunked
 
 HINTS = {"array": "torch"}
-WIDEST = 256
 
 
 def triton_training(q, k, v, g, beta, *, scale=None, initial_state=None, output_final_state=False, cu_seqlens=None):
@@ -36,8 +35,33 @@ def triton_training(q, k, v, g, beta, *, scale=None, initial_state=None, output_
         if x is not None and x.device != q.device:
             raise ValueError(f"{name}: expected device {q.device} like q; got {x.device}")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    o, state = torch.ops.kda.chunked(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens)
+    given = q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens
+    o, state = (torch.ops.kda.chunked if _watched(q, k, v, g, beta) else _Chunked.apply)(*given)
     return o, state if output_final_state else None
+
+
+class _Chunked(torch.autograd.Function):
+    """The two operators without torch's layers for operators, which take longer than a launch: where nobody watches."""
+
+    @staticmethod
+    def forward(ctx, *given):
+        output = _forward(*given)
+        _save(ctx, given, output)
+        return output
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return _differentiate(ctx, *grads)
+
+
+def _watched(*tensors: Tensor) -> bool:
+    """Whether operators have to be seen: by a compiler, a tracer, a transform, or another kind of tensor."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or any(type(x) not in (Tensor, torch.nn.Parameter) for x in tensors)
+    )
 
 
 # Not torch.library.custom_op: the first call of such an operator imports the whole of torch's compiler, 900 modules.
@@ -77,8 +101,7 @@ def _forward(
             o, state = _results(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens)
             _backward(o, state if output_final_state else None, q, k, v, g, beta, scale, initial_state, cu_seqlens)
 
-    with torch.no_grad():
-        o, state = together(v.device, call, later)
+    o, state = together(v.device, call, later)
     return o, v.new_empty(0, dtype=torch.float32) if state is None else state
 
 
@@ -103,16 +126,13 @@ def _backward(
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, g, beta and initial_state (empty where there is none)."""
-    with torch.no_grad():
-        # The forward pass has judged the values of cu_seqlens; to wait for them again would hold up the launches.
-        shape = check(q, k, v, g, beta, initial_state=initial_state, cu_seqlens=cu_seqlens, values=False)
-        ready(q, k, v, g, beta, initial_state)
-        if shape.K > WIDEST:
-            raise NotImplementedError(f"K = {shape.K}: this kernel goes up to {WIDEST}")
-        x = Inputs(*(t.contiguous() for t in (q, k, v, g, beta, torch.zeros_like(v) if do is None else do)))
-        first, dfinal = (None if t is None else t.contiguous() for t in (initial_state, dfinal))
-        *grads, dinitial = together(v.device, lambda: gradients(x, dfinal, shape, scale, first, cu_seqlens))
-        return *grads, dinitial if first is None else dinitial.to(first.dtype)
+    # The forward pass has checked all of them.
+    (B, T, H, K), (HV, V) = q.shape, v.shape[2:]
+    shape = Shape(B, T, H, HV, K, V, B if cu_seqlens is None else len(cu_seqlens) - 1)
+    x = Inputs(*(t.contiguous() for t in (q, k, v, g, beta, torch.zeros_like(v) if do is None else do)))
+    first, dfinal = (None if t is None else t.contiguous() for t in (initial_state, dfinal))
+    *grads, dinitial = together(v.device, lambda: gradients(x, dfinal, shape, scale, first, cu_seqlens))
+    return *grads, dinitial if first is None else dinitial.to(first.dtype)
 
 
 @torch.library.register_fake("kda::chunked_backward")
@@ -130,7 +150,8 @@ def _save(ctx, inputs, output):
 def _differentiate(ctx, do, dfinal):
     q, k, v, g, beta, initial_state, cu_seqlens = ctx.saved_tensors
     dfinal = dfinal if ctx.wants_state else None
-    grads = torch.ops.kda.chunked_backward(do, dfinal, q, k, v, g, beta, ctx.scale, initial_state, cu_seqlens)
+    backward = torch.ops.kda.chunked_backward if torch.is_grad_enabled() or _watched(q, k, v, g, beta) else _backward
+    grads = backward(do, dfinal, q, k, v, g, beta, ctx.scale, initial_state, cu_seqlens)
     return *grads[:5], None, None if initial_state is None else grads[5], None, None
 
 

@@ -74,11 +74,15 @@ def test_walks_wait_for_the_chunks_before_them_and_the_caller_for_all_walks(monk
 
     monkeypatch.setattr(triton_chunked.torch.cuda, "current_stream", lambda device: Stream("main"))
     monkeypatch.setattr(triton_chunked, "_stream", lambda device: Stream("second"))
-    monkeypatch.setattr(triton_chunked.torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(triton_chunked.torch.cuda, "set_stream", lambda stream: said.append(f"on {stream.name}"))
+    monkeypatch.setattr(triton_chunked.torch.cuda, "device", nullcontext)
     with pytest.raises(RuntimeError), triton_chunked.beside("cuda") as walking:
-        for n in range(2):
-            with walking():
-                said.append(f"walk {n}")
-        raise RuntimeError
-    each = [["second waits for main", f"walk {n}"] for n in range(2)]
-    assert said == [*each[0], *each[1], "main waits for second"]
+        with walking():
+            said.append("walk")
+        with walking():
+            raise RuntimeError
+    assert said == [
+        *("second waits for main", "on second", "walk", "on main"),
+        *("second waits for main", "on second", "on main"),
+        "main waits for second",
+    ]

@@ -17,16 +17,21 @@ class Jitted:
     """As a jitted function: a launch returns its compiled form, which takes a grid of three and all parameters."""
 
     arg_names = SIGNATURE
+    function, packed_metadata = "function", "metadata"
 
     def __init__(self):
-        self.fn, self.compiled, self.calls, self.warmed = object(), [], [], 0
+        self.fn, self.compiled, self.calls, self.observed, self.warmed = object(), [], [], [], 0
 
     def __getitem__(self, grid):
         def run(*args, **named):
             self.compiled.append(dict(zip(SIGNATURE, args, strict=False)) | named)
             return self
 
-        return run if len(grid) < 3 else lambda *args: self.calls.append((grid, args))
+        return run if len(grid) < 3 else lambda *args: self.observed.append((grid, args))
+
+    def run(self, *given):
+        assert given[3:9] == ("stream", "function", "metadata", None, None, None)
+        self.calls.append((given[:3], given[9:]))
 
     def warmup(self, *args, grid, **named):
         self.warmed += 1
@@ -37,6 +42,9 @@ def kernel(monkeypatch):
     monkeypatch.setattr(_triton, "_remembered", lambda device: True)
     monkeypatch.setattr(_triton, "_COMPILED", {})
     monkeypatch.setattr(_triton, "_enter", lambda: None)
+    monkeypatch.setattr(
+        _triton, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda _: "stream"))
+    )
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
     return Jitted()
 
@@ -50,6 +58,28 @@ def test_the_second_launch_takes_the_compiled_form_and_its_own_arguments(kernel)
     assert grid == (5, 6, 1)
     assert arguments[0] is second
     assert arguments[1:] == (None, 9, 3, 16)
+
+
+def test_who_observes_launches_sees_the_remembered_ones_too(kernel, monkeypatch):
+    x = torch.zeros(64)
+    for _ in range(2):
+        _triton.launch(kernel, (2,), x, None, 7, BLOCK=16, HV=3)
+    chain = _triton.knobs.runtime.launch_exit_hook
+    assert not kernel.observed
+    monkeypatch.setattr(chain, "calls", [print])
+    _triton.launch(kernel, (2,), x, None, 7, BLOCK=16, HV=3)
+    assert [(grid, args[1:]) for grid, args in kernel.observed] == [((2, 1, 1), (None, 7, 3, 16))]
+    assert len(kernel.calls) == 1
+
+
+def test_blocks_are_checked_before_they_are_compiled_for(kernel):
+    for x in (torch.zeros(8, 64), torch.zeros(8, 64)):
+        _triton.launch(kernel, (1,), torch.zeros(64), _triton.blocks(x, 8, 64), 7, HV=3, BLOCK=16)
+    assert [type(given["y"]) for given in kernel.compiled] == [TensorDescriptor]
+    ((_, (_, kept, *_)),) = kernel.calls
+    assert (kept.base is x, kept.shape, kept.strides, kept.block_shape) == (True, x.shape, x.stride(), [8, 64])
+    with pytest.raises(AssertionError, match="aligned"):
+        _triton.launch(kernel, (1,), x, _triton.blocks(torch.zeros(577)[1:].view(9, 64), 8, 64), 7, HV=3, BLOCK=16)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +136,7 @@ def test_the_device_of_the_tensors_is_current_while_the_kernel_is_launched(kerne
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "device", Device)
     monkeypatch.setattr(Jitted, "__getitem__", lambda self, grid: lambda *_, **__: seen.append(current[-1]) or self)
+    monkeypatch.setattr(Jitted, "run", lambda *_: seen.append(current[-1]))
     elsewhere = SimpleNamespace(device=torch.device("cuda", 1))
     for _ in range(2):
         _triton.launch(kernel, (1, 1, 1), elsewhere, None, 7, HV=3, BLOCK=16)
