@@ -84,5 +84,6 @@ def test_a_compiled_module_trains_as_the_plain_one():
     assert said["second"].startswith("gradients of gradients")
     assert said["checked"] == dict.fromkeys(said["checked"], "SUCCESS")
     assert len(said["checked"]) == 8
+    assert said["watched"] == [["kda.chunked.default", "kda.chunked_backward.default"], True, [1, 19, 2, 16]]
     assert [alike for _, alike in said["foretold"]] == [True] * 4
     assert all(len(kernels) >= 4 for kernels, _ in said["foretold"])

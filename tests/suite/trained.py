@@ -5,7 +5,9 @@ import sys
 from unittest.mock import patch
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import logsigmoid, normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from implementations import _triton
 from implementations import triton_training as module
@@ -70,6 +72,36 @@ def foretold(dtype, state: bool) -> tuple[list[str], bool]:
     return sorted({name for name, *_ in launched}), set(told) == set(launched)
 
 
+class Seen(TorchDispatchMode):
+    """Keeps the names of the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def watched() -> tuple[list[str], bool, list[int]]:
+    """The operators that a mode sees, whether both ways give the same bits, and the shape where nothing is computed."""
+
+    def trained(q):
+        o, _ = triton_training(q, q, q, -q, beta)
+        o.square().sum().backward()
+        return q.grad
+
+    beta, x = torch.rand(1, 19, 2, device=DEVICE), torch.rand(1, 19, 2, 16, device=DEVICE)
+    plain = trained(x.clone().requires_grad_())
+    with Seen() as seen:
+        found = trained(x.clone().requires_grad_())
+    with FakeTensorMode() as mode:
+        beta = mode.from_tensor(beta)
+        shape = trained(mode.from_tensor(x).requires_grad_()).shape
+    return [name for name in seen.names if "kda" in name], torch.equal(plain, found), list(shape)
+
+
 def main() -> None:
     torch.manual_seed(0)
     layer, x = Layer(16, 2).to(DEVICE), torch.randn(2, 19, 16, device=DEVICE)
@@ -102,6 +134,7 @@ def main() -> None:
                 "state": state,
                 "second": second,
                 "checked": checked,
+                "watched": watched(),
                 "foretold": [foretold(d, s) for d in (torch.float32, torch.bfloat16) for s in (True, False)],
             }
         )
