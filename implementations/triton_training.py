@@ -4,8 +4,8 @@ The forward saves its inputs and nothing else. The backward computes each chunk'
 forwards for the states and backwards for their cotangents, and takes all gradients of a chunk from those two
 (`_triton_backward.py` has the equations, `_triton_training.py` the way of bfloat16 up to K = 128). No atomics, no
 tuning at call time: equal calls give equal bits, whatever else stands in the batch. Both passes are operators
-(`kda::chunked`, `kda::chunked_backward`), so the function works under `torch.compile(fullgraph=True)`; where nobody looks
-at operators autograd calls the same code without them. Gradients of gradients are refused.
+(`kda::chunked`, `kda::chunked_backward`), so the function works under `torch.compile(fullgraph=True)`; where nobody
+looks at operators autograd calls the same code without them. Gradients of gradients are refused.
 """
 
 import torch
@@ -55,7 +55,7 @@ class _Chunked(torch.autograd.Function):
 
 
 def _watched(*tensors: Tensor) -> bool:
-    """Whether operators have to be seen: by a compiler, a mode that dispatches (a tracer), or another kind of tensor."""
+    """Whether operators have to be seen: by a compiler, a mode that dispatches, or another kind of tensor."""
     watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
     return watched or any(type(x) not in (Tensor, torch.nn.Parameter) for x in tensors)
 
