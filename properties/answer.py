@@ -26,7 +26,7 @@ def answer(functions: dict[str, Any], library: Any, request: dict[str, Any]) -> 
     except NotImplementedError as error:
         return {"status": "refused", "error": one_line(error)}
     except Exception as error:
-        return {"status": "harness", "error": one_line(error), "traceback": traceback.format_exc(limit=-6)}
+        return _failed(error, "harness", request)
     try:
         return _call(functions, library, placed, request | {"arrays": arrays, "earlier": earlier})
     except REFUSALS as error:
@@ -34,9 +34,14 @@ def answer(functions: dict[str, Any], library: Any, request: dict[str, Any]) -> 
     except TypeErrorInResult as error:
         return {"status": "falsified", "error": str(error)}
     except BaseException as error:
-        if type(error).__name__ == "OutOfMemoryError" and request["how"].get("tile"):
-            return {"status": "no-memory", "error": one_line(error)}
-        return {"status": "crash", "error": one_line(error), "traceback": traceback.format_exc(limit=-6)}
+        return _failed(error, "crash", request)
+
+
+def _failed(error: BaseException, status: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What to answer for an error: that there is no memory is no fault of anybody where a law asks for very much."""
+    if type(error).__name__ == "OutOfMemoryError" and request["how"].get("tile"):
+        status = "no-memory"
+    return {"status": status, "error": one_line(error), "traceback": traceback.format_exc(limit=-6)}
 
 
 def _placed(library: Any, arrays: dict[str, np.ndarray], how: dict[str, Any]) -> dict[str, Placed]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from properties.calls import Broke, Kernel, Refused
+from properties.calls import Broke, Kernel, NotRun, Refused
 from properties.case import Case
 from properties.process import Worker
 from properties.worker import LATE, PAUSES
@@ -53,14 +53,17 @@ def kernel(q, k, v, g, beta, **keywords):
 '''
 
 
+@pytest.mark.parametrize(
+    ("tiled", "error"), [({}, Broke), ({"tile": 2, "checked": False}, NotRun)], ids=["a call", "a vast one"]
+)
 @pytest.mark.parametrize("times", [len(PAUSES), len(PAUSES) + 1])
-def test_a_call_that_found_no_memory_is_made_again_but_not_for_ever(times, tmp_path):
+def test_a_call_that_found_no_memory_is_made_again_but_not_for_ever(times, tiled, error, tmp_path):
     pytest.importorskip("torch")
     path = tmp_path / "full.py"
     path.write_text(FULL.format(times=times))
     with Worker(f"{path}:kernel") as worker:
         if times > len(PAUSES):
-            with pytest.raises(Broke, match="out of memory"):
-                Kernel(worker)(Case(T=2))
+            with pytest.raises(error, match="out of memory"):
+                Kernel(worker)(Case(T=2), **tiled)
         else:
-            assert Kernel(worker)(Case(T=2)).o.shape[1] == 2
+            assert Kernel(worker)(Case(T=2), **tiled).o.shape[1] == 2
