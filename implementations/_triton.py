@@ -200,21 +200,29 @@ def _together(device: torch.device, call: Callable[[], Result], later: Callable[
         pass
     finally:
         _THREAD.strict = False
-    _THREAD.asked = []
+    _THREAD.asked = asked = []
     try:
-        call()
+        with suppress(torch.OutOfMemoryError):  # all that is collected is held at once, more than a call needs
+            call()
         with suppress(RuntimeError):
             later()
     finally:
-        asked, _THREAD.asked = _THREAD.asked, None
+        _THREAD.asked = None
+    _compile(device, asked)
+    asked.clear()
+    return call()
+
+
+def _compile(device: torch.device, asked: list[Any]) -> None:
+    """Compile for launches that were asked for; an error is told where the kernel is launched."""
+    threads = min(len(asked), os.cpu_count() or 1)
     with (
         torch.cuda.device(device),
-        _Loaders(min(len(asked), os.cpu_count() or 1), initializer=_enter_device, initargs=(device,)) as pool,
-        triton.AsyncCompileMode(pool, ignore_errors=True),  # an error is told where the kernel is launched
+        _Loaders(max(threads, 1), initializer=_enter_device, initargs=(device,)) as pool,
+        triton.AsyncCompileMode(pool, ignore_errors=True),
     ):
         for kernel, tensors, constants in asked:
             kernel.warmup(*tensors, grid=(1,), **constants)
-    return call()
 
 
 class _Loaders(ThreadPoolExecutor):

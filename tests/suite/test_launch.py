@@ -1,6 +1,7 @@
 """Launches remember compiled kernels, and by all that a kernel is compiled for."""
 
 import threading
+import weakref
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -182,6 +183,23 @@ def test_what_comes_later_is_compiled_with_the_rest_and_not_launched(kernel, mon
     assert [(one.warmed, len(one.compiled)) for one in (kernel, next_one)] == [(1, 1), (1, 0)]
     _triton.together(x.device, lambda: nested(kernel), later)
     assert calls[4:] == [kernel]
+
+
+def test_what_was_collected_is_let_go_before_the_call_and_may_find_no_memory(kernel, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    held, x, calls = [], torch.zeros(64), []
+
+    def step():
+        calls.append([scratch() is not None for scratch in held])
+        scratch = torch.zeros(64)
+        held.append(weakref.ref(scratch))
+        _triton.launch(kernel, (1,), x, scratch, 7, HV=3, BLOCK=16)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    _triton.together(x.device, step)
+    assert calls == [[], [False], [False, False]]
+    assert (kernel.warmed, len(kernel.compiled)) == (1, 1)
 
 
 def test_an_error_leaves_no_launch_uncalled(kernel, monkeypatch):
