@@ -1,4 +1,4 @@
-"""What the Triton kernels share: what they refuse, how sequences are told to them, and how they are launched."""
+"""What the Triton kernels share: what they refuse, how wide their blocks are, and how they are launched."""
 
 import os
 import threading
@@ -14,8 +14,6 @@ from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
-
-from implementations._contract import Shape
 
 
 def ready(*inputs: Tensor | None) -> None:
@@ -77,13 +75,6 @@ def padded(size: int) -> int:
 def alignment(K: int, V: int) -> int:
     """What K and V are told in multiples of: 16 lets rows be read 16 bytes at a time, whatever the widths are."""
     return 1 if K % 16 or V % 16 else 16
-
-
-def sequence_bounds(shape: Shape, cu_seqlens: Tensor | None, device: torch.device) -> Tensor:
-    """Boundaries of all sequences over the flattened [B * T] tokens, int64, [N + 1]."""
-    if cu_seqlens is None:
-        return torch.arange(shape.B + 1, device=device, dtype=torch.int64) * shape.T
-    return cu_seqlens.to(device=device, dtype=torch.int64).contiguous()
 
 
 class Blocks(TensorDescriptor):
