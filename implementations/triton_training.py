@@ -60,21 +60,6 @@ def _watched(*tensors: Tensor) -> bool:
     return watched or any(type(x) not in (Tensor, torch.nn.Parameter) for x in tensors)
 
 
-# Not torch.library.custom_op: the first call of such an operator imports the whole of torch's compiler, 900 modules.
-_LIBRARY = torch.library.Library("kda", "DEF")
-_PARAMETERS = "Tensor q, Tensor k, Tensor v, Tensor g, Tensor beta, float scale, Tensor? initial_state"
-_LIBRARY.define(
-    f"chunked({_PARAMETERS}, bool output_final_state, Tensor? cu_seqlens) -> (Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-_LIBRARY.define(
-    f"chunked_backward(Tensor? do, Tensor? dfinal, {_PARAMETERS}, Tensor? cu_seqlens)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-
-
-@torch.library.impl(_LIBRARY, "chunked", "CompositeExplicitAutograd")
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -101,14 +86,12 @@ def _forward(
     return o, v.new_empty(0, dtype=torch.float32) if state is None else state
 
 
-@torch.library.register_fake("kda::chunked")
 def _results(q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens):
     sequences = q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     shape = (sequences, v.shape[2], q.shape[3], v.shape[3]) if output_final_state else (0,)
     return v.new_empty(v.shape), v.new_empty(shape, dtype=torch.float32)
 
 
-@torch.library.impl(_LIBRARY, "chunked_backward", "CompositeExplicitAutograd")
 def _backward(
     do: Tensor | None,
     dfinal: Tensor | None,
@@ -131,8 +114,7 @@ def _backward(
     return *grads, dinitial if first is None else dinitial.to(first.dtype)
 
 
-@torch.library.register_fake("kda::chunked_backward")
-def _(do, dfinal, q, k, v, g, beta, scale, initial_state, cu_seqlens):
+def _gradients(do, dfinal, q, k, v, g, beta, scale, initial_state, cu_seqlens):
     first = q.new_empty(0, dtype=torch.float32) if initial_state is None else initial_state
     return tuple(x.new_empty(x.shape) for x in (q, k, v, g, beta, first))
 
@@ -155,5 +137,25 @@ def _refuse(ctx, *grads):
     raise RuntimeError("gradients of gradients: triton_training computes first derivatives only")
 
 
-torch.library.register_autograd("kda::chunked", _differentiate, setup_context=_save)
-torch.library.register_autograd("kda::chunked_backward", _refuse)
+def _register():
+    """The operators, not by torch.library.custom_op: its first call imports all of torch's compiler, 900 modules."""
+    library, kind = torch.library.Library("kda", "FRAGMENT"), "CompositeExplicitAutograd"
+    given = "Tensor q, Tensor k, Tensor v, Tensor g, Tensor beta, float scale, Tensor? initial_state"
+    signatures = {
+        "chunked": f"({given}, bool output_final_state, Tensor? cu_seqlens) -> (Tensor, Tensor)",
+        "chunked_backward": f"(Tensor? do, Tensor? dfinal, {given}, Tensor? cu_seqlens)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    }
+    for (name, signature), computed, fake in zip(
+        signatures.items(), (_forward, _backward), (_results, _gradients), strict=True
+    ):
+        library.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, computed, kind)
+        torch.library.register_fake(f"kda::{name}", fake, lib=library)
+    torch.library.register_autograd("kda::chunked", _differentiate, setup_context=_save, lib=library)
+    torch.library.register_autograd("kda::chunked_backward", _refuse, lib=library)
+    _forward.library = library  # which has to live as long as they do
+
+
+if not hasattr(torch.ops.kda, "chunked"):  # another copy of this file, loaded by its path, keeps those of the first
+    _register()
