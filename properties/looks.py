@@ -1,11 +1,15 @@
 """What the results of a broken law look like: plain calls of its cases beside specifications with one stage altered."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
+from kda_spec import Problem
 from properties.before import Run
 from properties.blame import explain, explain_after
 from properties.blame_gradients import Upstream, explain_gradients
-from properties.calls import Broke, NotRun, Refused, problem_of
+from properties.calls import Broke, NotRun, Output, Refused, problem_of
 from properties.case import Case, cotangents
 from properties.trial import Trial
 
@@ -14,15 +18,8 @@ LONGEST = 500  # tokens; the altered specifications go token by token
 
 def looks_like(trial: Trial, cases: list[Case]) -> str | None:
     """Which altered specification gives the kernel's result on these cases, the first above all, in words."""
-    results = []
     try:
-        for case in dict.fromkeys(cases):
-            if case.steps or sum(case.lengths) > LONGEST:
-                continue
-            try:
-                results.append((problem_of(case), trial.kernel(case, checked=False), case.dtype))
-            except Refused:
-                continue
+        results = [(p, out, case.dtype) for case, p, out in _called(trial, cases)]
         shaped = [(p, out, dtype) for p, out, dtype in results if out.o.shape == (p.B, p.T, p.HV, p.V)]
         words = explain(shaped) if shaped and shaped[0][0] is problem_of(cases[0]) else None
         return words or (_gradients(trial, cases) if trial.law.family in ("gradient", "scale") else None)
@@ -34,22 +31,24 @@ def _gradients(trial: Trial, cases: list[Case]) -> str | None:
     """The same for gradients, of output and state together and then of either alone."""
     for grad in ("both", "o", "state"):
         results = []
-        for case in dict.fromkeys(cases):
-            if case.steps or sum(case.lengths) > LONGEST:
-                continue
-            problem = problem_of(case)
-            do, dstate = cotangents(case, problem)
-            try:
-                output = trial.kernel(case, grad=grad, checked=False)
-            except Refused:
-                continue
+        for case, problem, output in _called(trial, cases, grad=grad):
             fits = all(x.shape == np.shape(getattr(problem, name)) for name, x in output.gradients.items())
             if output.has_gradients and fits:
+                do, dstate = cotangents(case, problem)
                 up = Upstream(problem, do * (grad != "state"), dstate * (grad != "o"))
                 results.append((up, output.gradients, case.dtype))
         if results and results[0][0].problem is problem_of(cases[0]) and (words := explain_gradients(results)):
             return words
     return None
+
+
+def _called(trial: Trial, cases: list[Case], **how: str) -> Iterator[tuple[Case, Problem, Output]]:
+    """Cases that can be looked at, each once, with the kernel's plain result."""
+    for case in dict.fromkeys(cases):
+        if case.steps or sum(case.lengths) > LONGEST:
+            continue
+        with contextlib.suppress(Refused):
+            yield case, problem_of(case), trial.kernel(case, checked=False, **how)
 
 
 def looks_like_before(trial: Trial, before: Run, case: Case) -> str | None:
