@@ -1,7 +1,6 @@
 """`kda bench`: make the plan, have each workload timed, write each result as it comes, say what was found."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import click
 from benchmarks.process import How, Job, Timer
 from benchmarks.workloads import MODES, WORKLOADS, Workload, choose
 from kda.check import header, no_gpu
+from kda.lines import read, write
 from kda.say_bench import Talker
 from properties.case import parse
 from properties.targets import Target
@@ -117,10 +117,10 @@ def run(plan: Plan, compare_with: Path | None = None) -> int:
             talker.say("measuring the device")
             facts = timer.device()
             head = header(plan) | facts
-            _write(file, head)
+            write(file, head)
             talker.device(plan.how.device, facts)
             for row in _timed(jobs, timer, talker):
-                _write(file, row)
+                write(file, row)
                 talker.hear(row)
         except KeyboardInterrupt:
             talker.interrupted(path)
@@ -173,21 +173,11 @@ def origin(head: dict[str, Any]) -> dict[str, Any]:
     return {name: head.get(name) for name in ("device_name", "ceilings")}
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue  # a line cut off by an interruption
-        if isinstance(line, dict):
-            yield line
-
-
 def _measured(path: Path) -> set[tuple[str, str, str]]:
     """(label, workload, mode) of what a file already tells."""
     if not path.is_file():
         return set()
-    rows = [line for line in _lines(path) if line.get("kind") == "bench" and line["status"] != "not-run"]
+    rows = [line for line in read(path) if line.get("kind") == "bench" and line["status"] != "not-run"]
     return {(row["kernel"], row["workload"], row["mode"]) for row in rows}
 
 
@@ -195,8 +185,3 @@ def show() -> None:
     """List workloads, one line each."""
     for workload in WORKLOADS.values():
         click.echo(f"{workload.name:<26} {'|'.join(workload.modes):<26} {workload.summary}: {workload.case!r}")
-
-
-def _write(file: Any, line: dict[str, Any]) -> None:
-    file.write(json.dumps(line, allow_nan=False) + "\n")
-    file.flush()

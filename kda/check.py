@@ -2,7 +2,6 @@
 
 import contextlib
 import fnmatch
-import json
 import multiprocessing
 import os
 import platform
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from implementations import SHIPPED
+from kda.lines import renewed, write
 from kda.say import Talker
 from properties.case import DTYPES
 from properties.laws import LAWS
@@ -85,6 +85,12 @@ class Plan:
             if_available,
         )
 
+    def again(self, line: dict[str, Any]) -> bool:
+        """Whether an earlier result is about what this plan asks, on the same kind of device."""
+        names = {Target.parse(target).name for target in self.targets}
+        about = line.get("kernel") in names and line.get("law") in self.laws and line.get("device") == self.device
+        return line.get("kind") == "law" and about
+
 
 def run(plan: Plan) -> int:
     """Carry the plan out; returns the exit status."""
@@ -93,12 +99,12 @@ def run(plan: Plan) -> int:
     if plan.device == "cuda" and (reason := no_gpu()):
         return _without_gpu(plan, path, reason)
     talker = Talker(plan)
-    with path.open("w") as file:
-        _write(file, header(plan))
+    with renewed(path, plan.again) as file:
+        write(file, header(plan))
         try:
             for lines in _judged(plan):
                 for line in lines:
-                    _write(file, line)
+                    write(file, line)
                     talker.hear(line)
         except KeyboardInterrupt:
             talker.interrupted(path)
@@ -117,8 +123,8 @@ def no_gpu() -> str:
 
 def _without_gpu(plan: Plan, path: Path, reason: str) -> int:
     """Write every law as not run; an error unless the caller said that it is none."""
-    with path.open("w") as file:
-        _write(file, header(plan))
+    with renewed(path, plan.again) as file:
+        write(file, header(plan))
         for target in plan.targets:
             for law in (LAWS[name] for name in plan.laws):
                 record = Record(
@@ -133,7 +139,7 @@ def _without_gpu(plan: Plan, path: Path, reason: str) -> int:
                     profile=plan.profile,
                     seed=plan.seed,
                 )
-                _write(file, record.line())
+                write(file, record.line())
     print(f"kda: not run: --device cuda needs a GPU, and {reason}; {path} says so", file=sys.stderr)
     return 0 if plan.if_available else 2
 
@@ -200,8 +206,3 @@ def _judged(plan: Plan) -> Iterator[list[dict[str, Any]]]:
             for _ in range(plan.jobs):
                 pool.submit(close)
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _write(file: Any, line: dict[str, Any]) -> None:
-    file.write(json.dumps(line, allow_nan=False) + "\n")
-    file.flush()

@@ -78,8 +78,9 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
     r"""Verify kernels against the specification.
 
     TARGET is a shipped name, path/to/file.py[:function] or package.module:function; none means all shipped kernels.
-    Results take the place of an earlier check's in --out. Exit status: 0 every law that applied holds, 1 falsified, 2
-    the target cannot be loaded, refuses everything, or the arguments are wrong.
+    Results take the place of what an earlier check in --out says of the same kernels and laws; all else in it stays.
+    Exit status: 0 every law that applied holds, 1 falsified, 2 the target cannot be loaded, refuses everything, or the
+    arguments are wrong.
 
     \b
     kda check torch_chunked

@@ -2,7 +2,6 @@
 
 import fnmatch
 import importlib
-import json
 import multiprocessing
 import os
 import time
@@ -17,6 +16,7 @@ from rich.markup import escape
 
 from implementations.faulty import load
 from kda.check import header
+from kda.lines import renewed, write
 from kda.say_faulty import progress, say
 from properties.forked import die_with_parent
 from properties.kill import Suspect, candidates, controls, faulty, try_kernels, try_laws
@@ -46,11 +46,16 @@ def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out:
     out.mkdir(parents=True, exist_ok=True)
     path, start, lines = out / "results.jsonl", time.monotonic(), list[dict[str, Any]]()
     context = multiprocessing.get_context("fork")
-    with path.open("w") as file, ProcessPoolExecutor(jobs, context, die_with_parent) as pool:
-        file.write(json.dumps(header(_Plan(command, seed)), allow_nan=False) + "\n")
+    named = {suspect.name for suspect in chosen}
+
+    def again(line: dict[str, Any]) -> bool:
+        return line.get("kind") == "kill" and (only == "*" or bool(line.get("honest")) or line.get("kernel") in named)
+
+    with renewed(path, again) as file, ProcessPoolExecutor(jobs, context, die_with_parent) as pool:
+        write(file, header(_Plan(command, seed)))
         for found in _results(pool, chosen, seeds, every, complete=only == "*"):
-            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in found)
-            file.flush()
+            for line in found:
+                write(file, line)
             lines += found
             if not console.is_terminal and found:
                 console.print(escape(progress(found)), soft_wrap=True)
