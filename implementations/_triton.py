@@ -120,8 +120,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *tensors: Any, **constants: Any) 
     if _THREAD.asked is not None:
         _THREAD.asked.append((kernel, tuple(map(_checked, tensors)), constants))
         return
-    forms = [(x.dtype, x.data_ptr() % 16 == 0) if type(x) is Tensor else _form(x) for x in tensors]
-    key = (kernel.fn, device.index, *constants, *constants.values(), *forms)
+    key = (kernel.fn, device.index, *constants, *constants.values(), *map(_form, tensors))
     known = _COMPILED.get(key)
     if known is None and _THREAD.strict:
         raise _NotCompiled

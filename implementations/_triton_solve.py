@@ -40,8 +40,8 @@ def _sum(count: int) -> str:
     return f"{{ {' '.join(lines)} }}"
 
 
-SUMS = tl.constexpr(tuple(_sum(count) for count in range(32)))
-REGISTERS = tl.constexpr(tuple("=&f,l" + ",f" * count for count in range(32)))
+SUMS = tl.constexpr(tuple(_sum(count) for count in range(HALF.value)))
+REGISTERS = tl.constexpr(tuple("=&f,l" + ",f" * count for count in range(HALF.value)))
 
 
 @triton.jit

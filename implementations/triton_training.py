@@ -141,13 +141,12 @@ def _register():
     """The operators, not by torch.library.custom_op: its first call imports all of torch's compiler, 900 modules."""
     library, kind = torch.library.Library("kda", "FRAGMENT"), "CompositeExplicitAutograd"
     given = "Tensor q, Tensor k, Tensor v, Tensor g, Tensor beta, float scale, Tensor? initial_state"
-    signatures = {
-        "chunked": f"({given}, bool output_final_state, Tensor? cu_seqlens) -> (Tensor, Tensor)",
-        "chunked_backward": f"(Tensor? do, Tensor? dfinal, {given}, Tensor? cu_seqlens)"
-        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    }
-    for (name, signature), computed, fake in zip(
-        signatures.items(), (_forward, _backward), (_results, _gradients), strict=True
+    results, grads = "(Tensor, Tensor)", "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    forward = f"({given}, bool output_final_state, Tensor? cu_seqlens) -> {results}"
+    backward = f"(Tensor? do, Tensor? dfinal, {given}, Tensor? cu_seqlens) -> {grads}"
+    for name, signature, computed, fake in (
+        ("chunked", forward, _forward, _results),
+        ("chunked_backward", backward, _backward, _gradients),
     ):
         library.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(name, computed, kind)

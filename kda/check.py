@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from implementations import SHIPPED
 from kda.lines import renewed, write
@@ -85,11 +85,13 @@ class Plan:
             if_available,
         )
 
-    def again(self, line: dict[str, Any]) -> bool:
-        """Whether an earlier result is about what this plan asks, on the same kind of device."""
-        names = {Target.parse(target).name for target in self.targets}
-        about = line.get("kernel") in names and line.get("law") in self.laws and line.get("device") == self.device
-        return line.get("kind") == "law" and about
+    def file(self) -> TextIO:
+        """The result file, without earlier lines about what this plan asks, on the same kind of device."""
+        asked = {(Target.parse(target).name, law, self.device) for target in self.targets for law in self.laws}
+        return renewed(
+            self.out / "results.jsonl",
+            lambda line: line.get("kind") == "law" and tuple(map(line.get, ("kernel", "law", "device"))) in asked,
+        )
 
 
 def run(plan: Plan) -> int:
@@ -99,7 +101,7 @@ def run(plan: Plan) -> int:
     if plan.device == "cuda" and (reason := no_gpu()):
         return _without_gpu(plan, path, reason)
     talker = Talker(plan)
-    with renewed(path, plan.again) as file:
+    with plan.file() as file:
         write(file, header(plan))
         try:
             for lines in _judged(plan):
@@ -123,7 +125,7 @@ def no_gpu() -> str:
 
 def _without_gpu(plan: Plan, path: Path, reason: str) -> int:
     """Write every law as not run; an error unless the caller said that it is none."""
-    with renewed(path, plan.again) as file:
+    with plan.file() as file:
         write(file, header(plan))
         for target in plan.targets:
             for law in (LAWS[name] for name in plan.laws):

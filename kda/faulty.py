@@ -54,8 +54,7 @@ def run(*, only: str, every: bool, seed: int, seeds: int, jobs: int | None, out:
     with renewed(path, again) as file, ProcessPoolExecutor(jobs, context, die_with_parent) as pool:
         write(file, header(_Plan(command, seed)))
         for found in _results(pool, chosen, seeds, every, complete=only == "*"):
-            for line in found:
-                write(file, line)
+            write(file, *found)
             lines += found
             if not console.is_terminal and found:
                 console.print(escape(progress(found)), soft_wrap=True)

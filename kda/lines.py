@@ -19,9 +19,9 @@ def read(path: Path) -> Iterator[Line]:
             yield line
 
 
-def write(file: TextIO, line: Line) -> None:
-    """Add a line, at once."""
-    file.write(json.dumps(line, allow_nan=False) + "\n")
+def write(file: TextIO, *lines: Line) -> None:
+    """Add lines, at once."""
+    file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     file.flush()
 
 
@@ -32,16 +32,15 @@ def renewed(path: Path, again: Callable[[Line], bool]) -> TextIO:
     costs nothing that is kept.
     """
     if path.is_file():
+        kept, head = list[Line](), list[Line]()
+        for line in read(path):
+            if line.get("kind") == "run":
+                head = [line]
+            elif not again(line):
+                kept += [*head, line]
+                head = []
         fresh = path.with_suffix(".new")
         with fresh.open("w") as file:
-            head: Line | None = None
-            for line in read(path):
-                if line.get("kind") == "run":
-                    head = line
-                elif not again(line):
-                    if head is not None:
-                        write(file, head)
-                    head = None
-                    write(file, line)
+            write(file, *kept)
         fresh.replace(path)
     return path.open("a")

@@ -97,7 +97,7 @@ def _serve(target: Target, array: str, device: str, requests: int, replies: int,
 def _answer(functions: dict[str, Any], library: Any, request: dict[str, Any]) -> dict[str, Any]:
     reply = answer(functions, library, request)
     for pause in PAUSES:
-        if reply["status"] == "ok" or not reply.get("error", "").startswith("OutOfMemoryError"):
+        if not reply.get("error", "").startswith("OutOfMemoryError"):
             break
         library.release(0)
         time.sleep(pause)

@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import sys
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import torch
@@ -46,22 +47,15 @@ def foretold(dtype, state: bool) -> tuple[list[str], bool]:
     before, beta = torch.rand(1, 2, 16, 16, device=DEVICE), torch.rand(1, 70, 2, device=DEVICE)
     told, launched = [], []
 
-    def into(found):
+    def collected(found, call):
         def launch(kernel, grid, *tensors, **constants):
             found.append((kernel.fn.__name__, str(constants), *map(_triton._form, tensors)))
 
-        modules = [m for name, m in sys.modules.items() if name.startswith("implementations") and hasattr(m, "launch")]
-        return [patch.object(m, "launch", launch) for m in modules]
-
-    def collected(found, call):
-        patches = into(found)
-        for one in patches:
-            one.start()
-        try:
-            return call()
-        finally:
-            for one in patches:
-                one.stop()
+        with ExitStack() as stack:
+            for name, m in list(sys.modules.items()):
+                if name.startswith("implementations") and hasattr(m, "launch"):
+                    stack.enter_context(patch.object(m, "launch", launch))
+            call()
 
     def together(device, call, later=lambda: None):
         collected(told, later)
